@@ -1,0 +1,15 @@
+//! What the services of Switchboard share: the names of everything in NATS, the messages between services,
+//! limits, error reasons and close codes; and the shell that every process runs in.
+//!
+//! Nothing here decides anything for one service. `PROTOCOL.md` beside this crate says what clients see.
+
+pub mod admin;
+pub mod limits;
+pub mod lobby;
+pub mod log;
+pub mod names;
+pub mod nats;
+pub mod process;
+pub mod reason;
+pub mod streams;
+pub mod wire;

@@ -1,0 +1,133 @@
+//! Every limit, with its unit, in one place. What is configurable has its default here.
+
+use std::time::Duration;
+
+// What a client may send.
+
+/// A WebSocket frame or message; above it the socket is closed with 1009. Bytes.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// The payload of one event; above it `payload_too_large`. Bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 32 * 1024;
+/// A topic's or an event's name. Bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// A `ref` or `join_ref`, as JSON text: as much as the binary frames can carry. Bytes.
+pub const REF_BYTES_MAX: usize = 255;
+/// How deep JSON may nest. Levels.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// A user id or chat id. Bytes.
+pub const ID_BYTES_MAX: usize = 128;
+/// A message id that a client gives for deduplication. Bytes.
+pub const MESSAGE_ID_BYTES_MAX: usize = 128;
+/// The HTTP headers of an upgrade, all together. Bytes.
+pub const HTTP_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+// A socket.
+
+/// Channels of one socket, by default.
+pub const CHANNELS_MAX: usize = 100;
+/// Frames of one topic that wait behind a pending one; the next is `rate_limited`.
+pub const WAITING_FRAMES_MAX: usize = 64;
+/// All frames of one socket that wait behind pending ones. Bytes.
+pub const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Frames ready to be sent to one socket; more, and it is too slow to read: closed with 1008.
+pub const MAILBOX_MAX: usize = 1024;
+/// Chats that a lobby channel remembers having shown, so as to show each once.
+pub const SHOWN_CHATS_MAX: usize = 256;
+/// Nothing heard for this long: closed with 1001.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// From accepting a connection to the end of its HTTP headers.
+pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// One flush to a socket; longer, and it is too slow to read.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a socket may take to answer our close frame.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A join or push is answered within this time.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Open connections of one gateway, by default: below the usual limit of 20,000 open files.
+pub const CONNECTIONS_MAX: usize = 16_000;
+
+// A gateway.
+
+/// Commands waiting for one topic's task.
+pub const TOPIC_COMMANDS_MAX: usize = 1024;
+/// Commands waiting for the lobby's task.
+pub const LOBBY_COMMANDS_MAX: usize = 16_384;
+/// Live messages of a topic that are kept for members whose join is not answered yet.
+pub const JOIN_BUFFER_MAX: usize = 1024;
+/// How long a topic without members keeps its subscription.
+pub const TOPIC_LINGER: Duration = Duration::from_millis(500);
+/// A log write is acknowledged in this time, or it is `unavailable`.
+pub const LOG_ACK_TIMEOUT: Duration = Duration::from_secs(4);
+/// A read of the history or of a record, tried again until the join's time is over.
+pub const READ_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long a `new:chat` of a chat that the user had already is held back, for the client to rejoin it by itself.
+pub const NEW_CHAT_HOLD: Duration = Duration::from_millis(500);
+/// After SIGTERM: how long a gateway keeps serving while it is already unready, by default.
+pub const DRAIN_DELAY: Duration = Duration::from_millis(500);
+/// After SIGTERM: the end of everything.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+
+// The lobby.
+
+/// Students waiting at once; the next one is refused with `queue_full`.
+pub const QUEUE_MAX: usize = 100_000;
+/// A teacher's capacity where it names none. Chats.
+pub const CAPACITY_DEFAULT: u32 = 5;
+/// The largest capacity a teacher may name, by default. Chats.
+pub const CAPACITY_MAX: u32 = 50;
+/// Records in one atomic batch: what NATS allows.
+pub const BATCH_RECORDS_MAX: usize = 1000;
+/// A lost user's place is kept this long, by default.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// A chat that one side has not entered for this long ends.
+pub const ENTER_TIMEOUT: Duration = Duration::from_secs(60);
+/// A finished chat's record and log stay this long after its last member left.
+pub const CHAT_LINGER: Duration = Duration::from_secs(60);
+/// `user:status` is coalesced for at most this long.
+pub const STATUS_COALESCE: Duration = Duration::from_millis(50);
+/// `queue:position` is sent at most this often.
+pub const POSITION_INTERVAL: Duration = Duration::from_secs(1);
+/// What is owed (a `new:chat`, an entry of a chat's log) is tried again after this long.
+pub const OWED_RETRY: Duration = Duration::from_secs(1);
+/// A leader repeats its status and epoch this often.
+pub const STATUS_REPEAT: Duration = Duration::from_secs(1);
+/// Inputs waiting for the matcher's core; a request beyond them is answered `unavailable`.
+pub const MATCHER_INBOX_MAX: usize = 200_000;
+/// Rows in one table message of a gateway: keeps it below [`MESSAGE_BYTES_MAX`].
+pub const TABLE_ROWS_MAX: usize = 500;
+/// Positions in one push to a gateway: keeps it below [`MESSAGE_BYTES_MAX`].
+pub const POSITIONS_MAX: usize = 10_000;
+/// A purged record's marker is kept this long. Whole seconds, as NATS has it.
+pub const PURGE_TTL: Duration = Duration::from_secs(1);
+/// A batch is acknowledged in this time, or its outcome is unknown.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
+
+// Logs.
+
+/// Messages kept per room or chat.
+pub const LOG_MESSAGES_MAX: usize = 100;
+/// The size of one `history` reply. Bytes.
+pub const HISTORY_REPLY_BYTES_MAX: usize = 256 * 1024;
+/// All logs in a history replica's memory, by default. Bytes.
+pub const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The age at which the room stream drops a message.
+pub const LOG_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// The size of the room stream, by default. Bytes.
+pub const LOG_BYTES_MAX: i64 = 1_000_000_000;
+/// The window in which a repeated message id is stored once.
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+// Between services.
+
+/// Any message between services: half of what a server takes by default. Bytes.
+pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
+/// A heartbeat's interval.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Silence after which a gateway is dead.
+pub const DEAD_AFTER: Duration = Duration::from_secs(5);
+/// The age at which a gateway's record for operators expires.
+pub const GATEWAY_RECORD_TTL: Duration = Duration::from_secs(30);
+/// One request between services.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a service waits for NATS, and for the streams that others make, before it gives up starting.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,132 @@
+//! Logs: what is written to stream `ROOMS`, and how the history service is asked for it.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::lobby::{ChatEnd, Role};
+use crate::names::{LogName, UserId};
+use crate::wire::V1;
+
+/// An entry of a log: a message of a client, or a change of state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry<'a> {
+    /// Always 1.
+    pub v: V1,
+    /// The event's name: `teacher:send`, `student:send`, or one of [`crate::lobby::ChatEvent`].
+    #[serde(borrow)]
+    pub event: Cow<'a, str>,
+    /// As the client sent it, without reserved keys.
+    #[serde(borrow)]
+    pub payload: &'a RawValue,
+    /// Who said it; `None` for the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Sender>,
+    /// The sender's rank at the time, where ranks matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<i64>,
+    /// The client's own id, or one made by the gateway.
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    /// When it was accepted.
+    #[serde(borrow)]
+    pub at: Cow<'a, str>,
+}
+
+/// Who said something, as members see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// In a chat: which side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Who.
+    pub user_id: UserId,
+}
+
+/// A message as clients see it in `history`, and as a history replica keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Message<'a> {
+    /// Its place in the log's order.
+    pub seq: u64,
+    /// As in [`Entry`].
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    /// As in [`Entry`].
+    #[serde(borrow)]
+    pub at: Cow<'a, str>,
+    /// As in [`Entry`].
+    #[serde(borrow)]
+    pub event: Cow<'a, str>,
+    /// As in [`Entry`].
+    #[serde(borrow)]
+    pub payload: &'a RawValue,
+    /// As in [`Entry`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Sender>,
+}
+
+/// A request to `sb.history.read`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Read {
+    /// Always 1.
+    pub v: V1,
+    /// Whose log.
+    pub log: LogName,
+    /// Answer only with everything that was stored before the request came in: the replica first reaches the log's
+    /// last sequence, asked of the stream's leader.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
+    /// Only messages with a larger sequence. Together with `oldest_first`: page on from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Only messages with a smaller sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    /// At most this many, at most [`crate::limits::LOG_MESSAGES_MAX`]; `None`: as many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// If not all fit, the oldest ones; else the newest. In either case they come in the log's order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oldest_first: bool,
+}
+
+/// The answer to a [`Read`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadReply {
+    /// Always 1.
+    pub v: V1,
+    /// The sequence of the log's last entry, state changes included; 0 if it has none. What stands behind the end
+    /// of a chat does count here.
+    pub last_seq: u64,
+    /// The sequence of the last message that the log had and has no more; 0 if it has all. A `last_seq` below it is a
+    /// gap.
+    pub dropped_to: u64,
+    /// Nothing more in that direction: nothing older than the messages if the newest were asked for, nothing newer
+    /// if the oldest.
+    pub complete: bool,
+    /// Where `chat:ready` stands, if it was logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<u64>,
+    /// Where the end of the chat stands, and which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<(u64, ChatEnd)>,
+    /// The sequence of the last message (of a client); 0 if there was none.
+    pub said: u64,
+    /// An array of [`Message`], in the log's order; at most [`crate::limits::HISTORY_REPLY_BYTES_MAX`] in all.
+    /// Void ones are not in it.
+    pub messages: Box<RawValue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_keeps_its_payload_to_the_letter() {
+        let json = r#"{"v":1,"event":"teacher:send","payload":{"b": 1, "a":[ ]},"from":{"role":"teacher","user_id":5},"id":"k-1","at":"2023-11-14T22:13:20.050Z"}"#;
+        let entry: Entry<'_> = serde_json::from_str(json).expect("an entry");
+        assert_eq!(entry.payload.get(), r#"{"b": 1, "a":[ ]}"#);
+        assert_eq!(serde_json::to_string(&entry).expect("JSON"), json);
+    }
+}

@@ -1,0 +1,88 @@
+//! How messages between services are written: JSON with `"v":1`.
+//!
+//! Unknown fields are ignored, so that a newer service may add some; an unknown `v` is refused and counted,
+//! so that an incompatible one is noticed instead of misread.
+
+use bytes::Bytes;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The version field of every message: writes `1`, and refuses to read anything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct V1;
+
+impl Serialize for V1 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(1)
+    }
+}
+
+impl<'de> Deserialize<'de> for V1 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            1 => Ok(V1),
+            other => Err(D::Error::custom(format_args!("unknown message version {other}"))),
+        }
+    }
+}
+
+/// Why a message from another service was not understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} not understood: {source}")]
+pub struct DecodeError {
+    kind: &'static str,
+    source: serde_json::Error,
+}
+
+/// Writes a message as JSON.
+///
+/// # Panics
+/// Never for the types of this crate: they hold nothing that JSON cannot say.
+pub fn encode<T: Serialize>(message: &T) -> Bytes {
+    match serde_json::to_vec(message) {
+        Ok(json) => json.into(),
+        Err(error) => unreachable!("a message of the contract is always JSON: {error}"),
+    }
+}
+
+/// Reads a message; `kind` names it in the error and in the metric `switchboard_messages_refused_total`.
+pub fn decode<T: DeserializeOwned>(kind: &'static str, json: &[u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(json).map_err(|source| {
+        metrics::counter!("switchboard_messages_refused_total", "kind" => kind).increment(1);
+        DecodeError { kind, source }
+    })
+}
+
+/// The current time as clients see it: RFC 3339, UTC, milliseconds.
+pub fn timestamp(now: std::time::SystemTime) -> String {
+    use time::macros::format_description;
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    time::OffsetDateTime::from(now).format(&format).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    #[derive(Debug, Deserialize, Serialize)]
+    struct Ping {
+        v: V1,
+        n: u32,
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_unknown_versions_refused() {
+        let ping: Ping = decode("ping", br#"{"v":1,"n":7,"later":true}"#).expect("a newer field");
+        assert_eq!(ping.n, 7);
+        let refused = decode::<Ping>("ping", br#"{"v":2,"n":7}"#).expect_err("a newer version");
+        assert!(refused.to_string().contains("unknown message version 2"), "{refused}");
+        assert_eq!(&encode(&ping)[..], br#"{"v":1,"n":7}"#);
+    }
+
+    #[test]
+    fn times_have_milliseconds() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_050);
+        assert_eq!(timestamp(at), "2023-11-14T22:13:20.050Z");
+    }
+}

@@ -1,0 +1,1 @@
+//! A Phoenix client, for load and tests.

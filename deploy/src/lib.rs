@@ -1,0 +1,51 @@
+//! The system as a whole: the tool `switchboard`, and what its tests stand on.
+
+pub mod client;
+pub mod load;
+pub mod runfile;
+pub mod status;
+pub mod tools;
+pub mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use switchboard_contract::process::{EXIT_FAILURE, EXIT_USAGE, UsageError};
+
+/// Runs Switchboard on this machine, looks at it, and puts load on it.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole system on this machine: NATS, matcher, history and gateways.
+    Up(up::Args),
+    /// Show who leads, the gateways with their connections, and the lobby's counts.
+    Status(status::Args),
+    /// Put load on a running system and check what comes back.
+    Load(load::Args),
+    /// Install what runs and tests need (a pinned nats-server) under .switchboard/tools, and print where it is.
+    Tools(tools::Args),
+}
+
+/// Parses the arguments and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Up(args) => up::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Load(args) => load::run(args),
+        Command::Tools(args) => tools::run(args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("switchboard: {error:#}");
+            ExitCode::from(if error.is::<UsageError>() { EXIT_USAGE } else { EXIT_FAILURE })
+        }
+    }
+}
