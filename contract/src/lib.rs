@@ -12,4 +12,6 @@ pub mod nats;
 pub mod process;
 pub mod reason;
 pub mod streams;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wire;

@@ -225,7 +225,7 @@ fn note(up: &watch::Sender<u64>, event: &Event) {
             tracing::warn!(subscription, "a subscription overflowed");
             return;
         }
-        other => {
+        other @ (Event::LameDuckMode | Event::Draining | Event::ServerError(_) | Event::ClientError(_)) => {
             tracing::debug!(event = %other, "NATS");
             return;
         }
