@@ -1,4 +1,6 @@
-//! Load.
+//! `switchboard load`: puts load on a running system, and judges what comes back.
+
+pub mod checker;
 
 use std::process::ExitCode;
 
