@@ -110,6 +110,14 @@ pub const LOG_MESSAGES_MAX: usize = 100;
 pub const HISTORY_REPLY_BYTES_MAX: usize = 256 * 1024;
 /// All logs in a history replica's memory, by default. Bytes.
 pub const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Fresh reads that a history replica works on at once; what comes beyond them is not answered.
+pub const HISTORY_WAITERS_MAX: usize = 10_000;
+/// How often a history replica learns what the stream has dropped.
+pub const HISTORY_TRIM_INTERVAL: Duration = Duration::from_secs(10);
+/// Entries that a history replica takes from the stream at once.
+pub const HISTORY_CHUNK_MAX: usize = 256;
+/// Such chunks that wait to be applied; above it the stream waits.
+pub const HISTORY_CHUNKS_MAX: usize = 8;
 /// The age at which the room stream drops a message.
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// The size of the room stream, by default. Bytes.

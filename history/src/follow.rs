@@ -1,0 +1,162 @@
+//! Follows the room stream: everything in it from the start, in order, over any loss of the connection.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use async_nats::jetstream::{self, Message};
+use futures_util::StreamExt as _;
+use switchboard_contract::limits;
+use switchboard_contract::names::ROOMS_STREAM;
+use switchboard_contract::nats::Nats;
+use switchboard_contract::streams::{self, Asset};
+use tokio::sync::mpsc;
+
+/// Between attempts to reach the stream.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What the stream says, in order.
+#[derive(Debug)]
+pub(crate) enum Fed {
+    /// The next entries, at most [`limits::HISTORY_CHUNK_MAX`].
+    Entries(Vec<Message>),
+    /// The stream's first entry has this sequence: those before it are gone.
+    First(u64),
+    /// All entries that the stream had at the start have been fed.
+    CaughtUp,
+    /// The stream is another one: everything from before is void.
+    Anew,
+}
+
+/// Feeds the stream into `feed` until nobody takes it any more.
+pub(crate) async fn follow(nats: Nats, replicas: u8, feed: mpsc::Sender<Fed>) {
+    let mut follower = Follower { nats, replicas, feed, next: 0, next_before: 0, target: None, caught_up: false };
+    loop {
+        match follower.follow().await {
+            Ok(()) if follower.feed.is_closed() => return,
+            Ok(()) => tracing::debug!("following the stream afresh"),
+            Err(error) if follower.nats.is_up() => tracing::warn!("cannot follow the stream: {error:#}"),
+            Err(error) => tracing::debug!("cannot follow the stream: {error:#}"),
+        }
+        tokio::select! {
+            () = follower.feed.closed() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+struct Follower {
+    nats: Nats,
+    replicas: u8,
+    feed: mpsc::Sender<Fed>,
+    /// The sequence to go on from; 0: the start.
+    next: u64,
+    /// What `next` was when the stream was last asked what it holds.
+    next_before: u64,
+    /// The stream's last sequence as of the start.
+    target: Option<u64>,
+    caught_up: bool,
+}
+
+impl Follower {
+    /// Follows the stream for as long as this connection lasts.
+    async fn follow(&mut self) -> anyhow::Result<()> {
+        let mut link = self.nats.link();
+        if link.wait_for(|n| n % 2 == 1).await.is_err() {
+            return Ok(());
+        }
+        let mut context = jetstream::new(self.nats.client.clone());
+        context.set_timeout(limits::REQUEST_TIMEOUT);
+        let stream = context.get_stream_no_info(ROOMS_STREAM).await?;
+        self.look(&stream).await?;
+        let deliver_policy = match self.next {
+            0 => DeliverPolicy::All,
+            start_sequence => DeliverPolicy::ByStartSequence { start_sequence },
+        };
+        let consumer = stream
+            .create_consumer(push::OrderedConfig {
+                deliver_subject: self.nats.client.new_inbox(),
+                deliver_policy,
+                ..push::OrderedConfig::default()
+            })
+            .await
+            .context("no consumer")?;
+        if consumer.cached_info().num_pending == 0 {
+            self.note_caught_up().await;
+        }
+        let mut entries = consumer.messages().await?.ready_chunks(limits::HISTORY_CHUNK_MAX);
+        let mut look = tokio::time::interval(limits::HISTORY_TRIM_INTERVAL);
+        look.reset();
+        loop {
+            tokio::select! {
+                biased;
+                _ = link.changed() => return Ok(()),
+                () = self.feed.closed() => return Ok(()),
+                _ = look.tick() => {
+                    if self.look(&stream).await? {
+                        return Ok(());
+                    }
+                }
+                chunk = entries.next() => {
+                    let Some(chunk) = chunk else { return Ok(()) };
+                    self.take(chunk).await?;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, chunk: Vec<Result<Message, push::OrderedError>>) -> anyhow::Result<()> {
+        let entries: Vec<Message> = chunk
+            .into_iter()
+            .filter_map(|entry| {
+                // The consumer makes itself anew after any of its errors.
+                entry.inspect_err(|error| tracing::debug!(%error, "consumer")).ok()
+            })
+            .collect();
+        let Some(newest) = entries.last() else { return Ok(()) };
+        let info = newest.info().map_err(|error| anyhow::anyhow!("an entry without its place: {error}"))?;
+        self.next = info.stream_sequence + 1;
+        // What was the stream's last at the start may have been deleted since.
+        let caught_up = info.pending == 0 || self.target.is_some_and(|target| info.stream_sequence >= target);
+        self.say(Fed::Entries(entries)).await;
+        if caught_up {
+            self.note_caught_up().await;
+        }
+        Ok(())
+    }
+
+    /// Asks the stream what it holds; `true` if it is another one than before.
+    async fn look(&mut self, stream: &jetstream::stream::Stream<()>) -> anyhow::Result<bool> {
+        let state = match stream.get_info().await {
+            Ok(info) => info.state,
+            Err(error) => {
+                streams::ensure(&self.nats, Asset::Rooms, self.replicas).await?;
+                return Err(error).context("the stream does not say what it holds");
+            }
+        };
+        // A server that lost the end of its disk's cache, or a stream that was put back from a backup.
+        let anew = state.last_sequence + 1 < self.next_before;
+        if anew {
+            tracing::warn!(last = state.last_sequence, seen = self.next_before - 1, "the stream went backwards");
+            self.next = 0;
+            self.say(Fed::Anew).await;
+        }
+        self.next_before = self.next;
+        self.target.get_or_insert(state.last_sequence);
+        self.say(Fed::First(state.first_sequence)).await;
+        Ok(anew)
+    }
+
+    async fn note_caught_up(&mut self) {
+        if !self.caught_up {
+            self.caught_up = true;
+            self.say(Fed::CaughtUp).await;
+        }
+    }
+
+    /// Waits while the reader is behind: the stream's flow control then holds the stream back.
+    async fn say(&self, fed: Fed) {
+        // A reader that is gone is noticed by the loop.
+        let _ = self.feed.send(fed).await;
+    }
+}

@@ -1,0 +1,66 @@
+//! What this service counts: names, descriptions, and one function for each place that counts.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+use crate::log::Logs;
+
+const APPLIED: &str = "switchboard_history_messages_applied_total";
+const MALFORMED: &str = "switchboard_history_entries_malformed_total";
+const READS: &str = "switchboard_history_reads_total";
+const FRESH_WAITS: &str = "switchboard_history_fresh_waits_total";
+const UNANSWERED: &str = "switchboard_history_reads_unanswered_total";
+const EVICTED: &str = "switchboard_history_messages_evicted_total";
+const BYTES: &str = "switchboard_history_bytes_kept";
+const LOGS: &str = "switchboard_history_logs_kept";
+
+/// Why a read got no answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unanswered {
+    /// As many as may work on at once did already.
+    Busy,
+    /// The stream did not say in time what a fresh answer needs, or did not deliver it.
+    Late,
+    /// The request was not understood: it got an error.
+    Malformed,
+}
+
+/// Describes all of them; called once, after the recorder is installed.
+pub(crate) fn describe() {
+    describe_counter!(APPLIED, "Messages of clients applied from the stream.");
+    describe_counter!(MALFORMED, "Entries of the stream that were not understood, or too large, and skipped.");
+    describe_counter!(READS, "Reads answered.");
+    describe_counter!(FRESH_WAITS, "Reads that had to wait until the replica had caught up with the stream.");
+    describe_counter!(UNANSWERED, "Reads left without an answer, by reason.");
+    describe_counter!(EVICTED, "Messages dropped early, for want of memory.");
+    describe_gauge!(BYTES, Unit::Bytes, "Memory of all logs, estimated.");
+    describe_gauge!(LOGS, "Logs kept.");
+}
+
+/// After entries were applied or dropped.
+pub(crate) fn observe_logs(logs: &Logs, messages: u64, malformed: u64, evicted: u64) {
+    counter!(APPLIED).increment(messages);
+    counter!(MALFORMED).increment(malformed);
+    counter!(EVICTED).increment(evicted);
+    gauge!(BYTES).set(logs.bytes() as f64);
+    gauge!(LOGS).set(logs.count() as f64);
+}
+
+/// A read was answered.
+pub(crate) fn observe_read() {
+    counter!(READS).increment(1);
+}
+
+/// A read waits for the stream.
+pub(crate) fn observe_fresh_wait() {
+    counter!(FRESH_WAITS).increment(1);
+}
+
+/// Reads were not answered.
+pub(crate) fn observe_unanswered(why: Unanswered, count: usize) {
+    let why = match why {
+        Unanswered::Busy => "busy",
+        Unanswered::Late => "late",
+        Unanswered::Malformed => "malformed",
+    };
+    counter!(UNANSWERED, "reason" => why).increment(count as u64);
+}

@@ -1,0 +1,213 @@
+//! The task that owns the logs: applies what the stream feeds, and answers reads.
+
+use std::time::{Duration, Instant};
+
+use async_nats::Subject;
+use async_nats::jetstream::Message;
+use async_nats::service::endpoint::Endpoint;
+use async_nats::service::{self, Request};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use switchboard_contract::admin::Readiness;
+use switchboard_contract::limits;
+use switchboard_contract::log::{Entry, Read};
+use switchboard_contract::names::{LogName, ROOMS_STREAM};
+use switchboard_contract::nats::{Nats, RequestError};
+use switchboard_contract::wire;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::follow::Fed;
+use crate::log::{Applied, Logs};
+use crate::metrics::{self, Unanswered};
+use crate::waiters::Waiters;
+
+/// How often reads that wait in vain are given up.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// A read, and where its answer goes.
+#[derive(Debug)]
+struct Asked {
+    read: Read,
+    reply: Subject,
+    deadline: Instant,
+}
+
+/// A fresh read with the answer to what it has to wait for: the last sequence of its log, 0 if it has none.
+type Learned = (Asked, Result<u64, RequestError>);
+
+/// Owns the logs.
+pub(crate) struct Server {
+    nats: Nats,
+    logs: Logs,
+    fed: mpsc::Receiver<Fed>,
+    memory_bytes: usize,
+    evicted_before: u64,
+    caught_up: bool,
+    /// Fresh reads that ask the stream's leader. With `waiters` at most [`limits::HISTORY_WAITERS_MAX`].
+    asking: FuturesUnordered<BoxFuture<'static, Learned>>,
+    waiters: Waiters<Asked>,
+}
+
+impl Server {
+    pub(crate) fn new(nats: Nats, memory_bytes: usize, fed: mpsc::Receiver<Fed>) -> Self {
+        Server {
+            nats,
+            logs: Logs::new(memory_bytes),
+            fed,
+            memory_bytes,
+            evicted_before: 0,
+            caught_up: false,
+            asking: FuturesUnordered::new(),
+            waiters: Waiters::new(),
+        }
+    }
+
+    /// Applies what the stream had at the start; `false` if stopped before.
+    pub(crate) async fn catch_up(&mut self, stop: &CancellationToken) -> bool {
+        while !self.caught_up {
+            match stop.run_until_cancelled(self.fed.recv()).await {
+                Some(Some(fed)) => self.take(fed),
+                Some(None) | None => return false,
+            }
+        }
+        true
+    }
+
+    /// Answers until `stop`.
+    pub(crate) async fn serve(&mut self, mut requests: Endpoint, readiness: &Readiness, stop: &CancellationToken) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut link = self.nats.link();
+        loop {
+            readiness.set(if self.nats.is_up() { Ok(()) } else { Err("NATS is away") });
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Ok(()) = link.changed() => {}
+                Some(fed) = self.fed.recv() => {
+                    self.take(fed);
+                    self.answer_reached().await;
+                }
+                Some((asked, learned)) = self.asking.next() => self.learned(asked, learned).await,
+                _ = sweep.tick(), if !self.waiters.is_empty() => {
+                    metrics::observe_unanswered(Unanswered::Late, self.waiters.expire(Instant::now()));
+                }
+                Some(request) = requests.next() => self.asked(request).await,
+            }
+        }
+        readiness.set(Err("stopping"));
+        if let Err(error) = requests.stop().await {
+            tracing::debug!(%error, "the endpoint was closed already");
+        }
+        // Answers that are on their way still leave.
+        let flushed = tokio::time::timeout(limits::REQUEST_TIMEOUT, self.nats.client.flush()).await;
+        tracing::debug!(?flushed, "stopped answering");
+    }
+
+    fn take(&mut self, fed: Fed) {
+        let (mut messages, mut malformed) = (0, 0);
+        match fed {
+            Fed::Entries(entries) => {
+                for entry in &entries {
+                    match apply(&mut self.logs, entry) {
+                        Some(Applied::Message) => messages += 1,
+                        Some(Applied::State | Applied::Void | Applied::Known) => {}
+                        Some(Applied::TooLarge) | None => malformed += 1,
+                    }
+                }
+            }
+            Fed::First(seq) => self.logs.drop_before(seq),
+            Fed::CaughtUp => self.caught_up = true,
+            Fed::Anew => {
+                self.logs = Logs::new(self.memory_bytes);
+                self.evicted_before = 0;
+            }
+        }
+        let evicted = self.logs.evicted() - self.evicted_before;
+        self.evicted_before += evicted;
+        metrics::observe_logs(&self.logs, messages, malformed, evicted);
+    }
+
+    async fn asked(&mut self, request: Request) {
+        let Some(reply) = request.message.reply.clone() else { return };
+        let read: Read = match wire::decode("history_read", &request.message.payload) {
+            Ok(read) => read,
+            Err(error) => {
+                metrics::observe_unanswered(Unanswered::Malformed, 1);
+                let error = service::error::Error { status: error.to_string(), code: 400 };
+                let sent = tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Err(error))).await;
+                tracing::debug!(?sent, "refused a malformed read");
+                return;
+            }
+        };
+        let asked = Asked { read, reply, deadline: Instant::now() + limits::READ_TIMEOUT };
+        if !asked.read.fresh {
+            self.answer(asked).await;
+        } else if self.asking.len() + self.waiters.len() < limits::HISTORY_WAITERS_MAX {
+            let nats = self.nats.clone();
+            self.asking.push(Box::pin(async move {
+                let subject = asked.read.log.log_subject();
+                let stored = nats.leader_get(ROOMS_STREAM, &subject, limits::READ_TIMEOUT).await;
+                (asked, stored.map(|stored| stored.map_or(0, |stored| stored.seq)))
+            }));
+        } else {
+            metrics::observe_unanswered(Unanswered::Busy, 1);
+        }
+    }
+
+    async fn learned(&mut self, asked: Asked, learned: Result<u64, RequestError>) {
+        match learned {
+            Ok(seq) if seq <= self.logs.applied() => self.answer(asked).await,
+            Ok(seq) => {
+                metrics::observe_fresh_wait();
+                self.waiters.insert(seq, asked.deadline, asked);
+            }
+            Err(error) => {
+                tracing::debug!(%error, log = asked.read.log.log_subject(), "a fresh read is given up");
+                metrics::observe_unanswered(Unanswered::Late, 1);
+            }
+        }
+    }
+
+    async fn answer_reached(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        for asked in self.waiters.reached(self.logs.applied()) {
+            self.answer(asked).await;
+        }
+    }
+
+    /// Nothing is handed over while NATS is away; a connection that takes nothing for long loses the answer.
+    async fn answer(&mut self, asked: Asked) {
+        let reply = wire::encode(&self.logs.read(&asked.read));
+        let sent = self.nats.publish(asked.reply.to_string(), reply);
+        match tokio::time::timeout(limits::REQUEST_TIMEOUT, sent).await {
+            Ok(()) => metrics::observe_read(),
+            Err(_) => metrics::observe_unanswered(Unanswered::Late, 1),
+        }
+    }
+}
+
+/// Applies one entry of the stream; `None` if it is not understood.
+fn apply(logs: &mut Logs, message: &Message) -> Option<Applied> {
+    let seq = match message.info() {
+        Ok(info) => info.stream_sequence,
+        Err(error) => {
+            tracing::debug!(%error, "an entry without its place");
+            return None;
+        }
+    };
+    let name = LogName::from_subject(&message.subject);
+    let entry: Result<Entry<'_>, _> = serde_json::from_slice(&message.payload);
+    match (name, entry) {
+        (Some(name), Ok(entry)) => Some(logs.apply(name, seq, &entry)),
+        (name, entry) => {
+            tracing::debug!(seq, subject = %message.subject, error = ?entry.err(), "an entry is not understood");
+            logs.pass(name, seq);
+            None
+        }
+    }
+}

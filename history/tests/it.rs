@@ -1,0 +1,214 @@
+//! The real service against a real nats-server.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use serde_json::value::RawValue;
+use switchboard_contract::admin;
+use switchboard_contract::limits::READ_TIMEOUT;
+use switchboard_contract::lobby::{ChatEnd, ChatEvent, Role};
+use switchboard_contract::log::{Entry, Message, Read, ReadReply, Sender};
+use switchboard_contract::names::{ChatId, HISTORY_READ, LogName, UserId};
+use switchboard_contract::testing::{NatsServer, eventually};
+use switchboard_contract::wire::{self, V1};
+use switchboard_history::{Args, run};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const ASK: Duration = Duration::from_secs(5);
+
+/// The service, as a process would run it.
+struct Service {
+    args: Args,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Service {
+    async fn start(server: &NatsServer) -> Service {
+        let args = Args { common: server.common_args(), memory_bytes: 64 * 1024 * 1024 };
+        let stop = CancellationToken::new();
+        let service = Service { args: args.clone(), stop: stop.clone(), task: tokio::spawn(run(args, stop)) };
+        eventually("history is ready", async || service.status("/health/ready").await.0 == 200).await;
+        service
+    }
+
+    async fn status(&self, path: &str) -> (u16, String) {
+        admin::ask(self.args.common.admin_addr, path, ASK).await.unwrap_or_default()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(ASK, self.task).await.expect("it stops").expect("no panic").expect("no error");
+    }
+}
+
+fn chat(id: &str) -> LogName {
+    LogName::Chat(ChatId::new(id).expect("an id"))
+}
+
+async fn publish(context: &jetstream::Context, log: &LogName, event: &str, text: &str) -> u64 {
+    let payload = RawValue::from_string(serde_json::json!({ "message": text }).to_string()).expect("JSON");
+    let entry = Entry {
+        v: V1,
+        event: event.into(),
+        payload: &payload,
+        from: Some(Sender { role: Some(Role::Student), user_id: UserId::from(7) }),
+        rank: None,
+        id: "id".into(),
+        at: "2023-11-14T22:13:20.050Z".into(),
+    };
+    let ack = context.publish(log.log_subject(), wire::encode(&entry)).await.expect("sent");
+    ack.await.expect("stored").sequence
+}
+
+async fn read(client: &async_nats::Client, read: &Read) -> Option<ReadReply> {
+    let request = client.request(HISTORY_READ, wire::encode(read));
+    let reply = tokio::time::timeout(ASK, request).await.ok()?.ok()?;
+    Some(wire::decode("reply", &reply.payload).expect("a reply"))
+}
+
+fn fresh(log: &LogName) -> Read {
+    Read { v: V1, log: log.clone(), fresh: true, after: None, before: None, limit: None, oldest_first: false }
+}
+
+fn seqs(reply: &ReadReply) -> Vec<u64> {
+    let messages: Vec<Message<'_>> = serde_json::from_str(reply.messages.get()).expect("messages");
+    messages.iter().map(|message| message.seq).collect()
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_before_a_fresh_read_is_in_its_answer() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = Service::start(&server).await;
+    let client = server.client().await;
+    let context = jetstream::new(client.clone());
+    let log = chat("a.b");
+    assert_eq!(read(&client, &fresh(&log)).await.expect("an answer").last_seq, 0);
+    for n in 0..200 {
+        let seq = publish(&context, &log, "student:send", &n.to_string()).await;
+        let reply = read(&client, &fresh(&log)).await.expect("an answer");
+        assert_eq!((reply.last_seq, reply.said, seqs(&reply).last().copied()), (seq, seq, Some(seq)));
+    }
+    let metrics = service.status("/metrics").await.1;
+    // The tests of this file share one recorder.
+    for (name, least) in [("messages_applied_total", 200), ("reads_total", 201), ("logs_kept", 0), ("bytes_kept", 0)] {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("switchboard_history_{name} ")));
+        assert!(line.is_some_and(|n| n.parse::<f64>().unwrap() >= f64::from(least)), "{name}: {line:?}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_replica_answers_as_the_one_before() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = Service::start(&server).await;
+    let client = server.client().await;
+    let context = jetstream::new(client.clone());
+    let (long, ended, gone) = (chat("long"), chat("ended"), chat("gone"));
+    for n in 0..120 {
+        publish(&context, &long, "student:send", &n.to_string()).await;
+    }
+    publish(&context, &ended, ChatEvent::Ready.as_str(), "").await;
+    let said = publish(&context, &ended, "student:send", "said").await;
+    let end = publish(&context, &ended, ChatEvent::Requeued.as_str(), "").await;
+    let void = publish(&context, &ended, "student:send", "void").await;
+    publish(&context, &gone, "student:send", "forgotten").await;
+    publish(&context, &gone, ChatEvent::Tombstone.as_str(), "").await;
+    context.publish(long.log_subject(), "no entry".into()).await.expect("sent").await.expect("stored");
+
+    let mut answers = Vec::new();
+    for log in [&long, &ended, &gone] {
+        answers.push(serde_json::to_string(&read(&client, &fresh(log)).await.expect("an answer")).unwrap());
+    }
+    let of_ended: ReadReply = serde_json::from_str(&answers[1]).unwrap();
+    assert_eq!((seqs(&of_ended), of_ended.last_seq), (vec![said], void));
+    assert_eq!(of_ended.end, Some((end, ChatEnd::Requeued)));
+    let of_gone: ReadReply = serde_json::from_str(&answers[2]).unwrap();
+    assert_eq!((seqs(&of_gone), of_gone.last_seq), (vec![], 0));
+
+    service.stop().await;
+    let service = Service::start(&server).await;
+    for (log, before) in [&long, &ended, &gone].into_iter().zip(answers) {
+        let now = serde_json::to_string(&read(&client, &fresh(log)).await.expect("an answer")).unwrap();
+        assert_eq!(now, before);
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn it_goes_on_where_it_was_after_nats_was_away() {
+    let Some(mut server) = NatsServer::start().await else { return };
+    let service = Service::start(&server).await;
+    let log = chat("c");
+    let before = publish(&jetstream::new(server.client().await), &log, "student:send", "before").await;
+    server.kill();
+    eventually("history is unready", async || service.status("/health/ready").await.0 == 503).await;
+    server.restart().await;
+    eventually("history is ready again", async || service.status("/health/ready").await.0 == 200).await;
+    let client = server.client().await;
+    let after = publish(&jetstream::new(client.clone()), &log, "student:send", "after").await;
+    eventually("a fresh read has both", async || {
+        read(&client, &fresh(&log)).await.is_some_and(|reply| seqs(&reply) == [before, after])
+    })
+    .await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_malformed_read_is_refused_and_the_next_is_answered() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = Service::start(&server).await;
+    let client = server.client().await;
+    let refused = client.request(HISTORY_READ, "{}".into()).await.expect("an answer");
+    assert!(refused.headers.is_some_and(|headers| headers.get("Nats-Service-Error-Code").is_some()));
+    assert!(read(&client, &fresh(&chat("c"))).await.is_some());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_that_cannot_be_fresh_gets_no_answer_and_does_not_stay() {
+    let Some(mut server) = NatsServer::start_cluster(3).await else { return };
+    let service = Service::start(&server).await;
+    let client = server.client().await;
+    let log = chat("c");
+    publish(&jetstream::new(client.clone()), &log, "student:send", "kept").await;
+    // Without a majority the stream has no leader; the two that are left still carry requests or lose them.
+    server.kill_node(0);
+    server.kill_node(1);
+    let start = Instant::now();
+    while start.elapsed() < READ_TIMEOUT {
+        assert!(read(&client, &fresh(&log)).await.is_none_or(|reply| reply.said > 0));
+    }
+    server.restart().await;
+    let client = server.client().await;
+    eventually("a fresh read is answered again", async || {
+        read(&client, &fresh(&log)).await.is_some_and(|reply| reply.said > 0)
+    })
+    .await;
+    service.stop().await;
+}
+
+/// `cargo test -p switchboard-history -- --ignored --nocapture`: what catching up costs.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn catching_up_with_100_000_messages() {
+    let Some(server) = NatsServer::start().await else { return };
+    Service::start(&server).await.stop().await;
+    let context = jetstream::new(server.client().await);
+    let text = "x".repeat(100);
+    for n in 0..1000 {
+        let logs: Vec<LogName> = (0..100).map(|k| chat(&format!("c{}", (n + k) % 500))).collect();
+        let publishes = logs.iter().map(|log| publish(&context, log, "student:send", &text));
+        futures_util::future::join_all(publishes).await;
+    }
+    let cpu = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let ticks: Vec<i64> = stat.rsplit(") ").next().unwrap().split(' ').filter_map(|n| n.parse().ok()).collect();
+        (ticks[10] + ticks[11]) as f64 / 100.0
+    };
+    let (before, start) = (cpu(), Instant::now());
+    let service = Service::start(&server).await;
+    eprintln!("100,000 messages: {:.2} CPU s, {:?}", cpu() - before, start.elapsed());
+    service.stop().await;
+}
