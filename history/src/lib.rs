@@ -1,7 +1,7 @@
 //! History: follows the room stream, keeps the last messages of each log in memory, and answers reads of them.
 //!
 //! [`log`] decides what is kept and what a read answers, [`waiters`] who waits for what; both are pure. One task owns
-//! them ([`serve`]); a second one ([`follow`]) feeds it the stream.
+//! them (`serve`); a second one (`follow`) feeds it the stream.
 
 pub mod log;
 pub mod waiters;
@@ -43,7 +43,8 @@ pub struct Args {
 /// Runs the service until `stop`.
 ///
 /// # Errors
-/// If the admin port or NATS cannot be had at the start. Later losses of NATS are waited out.
+/// If the admin port or NATS cannot be had at the start, or a part of the service ends. Later losses of NATS are
+/// waited out.
 pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     admin::serve(args.common.admin_addr, readiness.clone(), stop.clone()).await?;
@@ -63,9 +64,8 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     tokio::spawn(follow(nats.clone(), replicas, feed));
     let mut server = Server::new(nats.clone(), args.memory_bytes, fed);
     readiness.set(Err("catching up"));
-    if !server.catch_up(&stop).await {
-        return Ok(());
-    }
+    let Some(caught_up) = stop.run_until_cancelled(server.catch_up()).await else { return Ok(()) };
+    caught_up?;
 
     let service = nats
         .client
@@ -85,6 +85,5 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         .context("cannot serve reads")?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(%incarnation, "caught up");
-    server.serve(requests, &readiness, &stop).await;
-    Ok(())
+    server.serve(requests, &readiness, &stop).await
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use async_nats::Subject;
 use async_nats::jetstream::Message;
 use async_nats::service::endpoint::Endpoint;
@@ -25,6 +26,8 @@ use crate::waiters::Waiters;
 
 /// How often reads that wait in vain are given up.
 const SWEEP: Duration = Duration::from_millis(250);
+
+const FEED_ENDED: &str = "the task that follows the stream ended";
 
 /// A read, and where its answer goes.
 #[derive(Debug)]
@@ -64,19 +67,22 @@ impl Server {
         }
     }
 
-    /// Applies what the stream had at the start; `false` if stopped before.
-    pub(crate) async fn catch_up(&mut self, stop: &CancellationToken) -> bool {
+    /// Applies what the stream had at the start.
+    pub(crate) async fn catch_up(&mut self) -> anyhow::Result<()> {
         while !self.caught_up {
-            match stop.run_until_cancelled(self.fed.recv()).await {
-                Some(Some(fed)) => self.take(fed),
-                Some(None) | None => return false,
-            }
+            let fed = self.fed.recv().await.context(FEED_ENDED)?;
+            self.take(fed);
         }
-        true
+        Ok(())
     }
 
     /// Answers until `stop`.
-    pub(crate) async fn serve(&mut self, mut requests: Endpoint, readiness: &Readiness, stop: &CancellationToken) {
+    pub(crate) async fn serve(
+        &mut self,
+        mut requests: Endpoint,
+        readiness: &Readiness,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut link = self.nats.link();
@@ -86,15 +92,15 @@ impl Server {
                 biased;
                 () = stop.cancelled() => break,
                 Ok(()) = link.changed() => {}
-                Some(fed) = self.fed.recv() => {
-                    self.take(fed);
+                fed = self.fed.recv() => {
+                    self.take(fed.context(FEED_ENDED)?);
                     self.answer_reached().await;
                 }
                 Some((asked, learned)) = self.asking.next() => self.learned(asked, learned).await,
                 _ = sweep.tick(), if !self.waiters.is_empty() => {
                     metrics::observe_unanswered(Unanswered::Late, self.waiters.expire(Instant::now()));
                 }
-                Some(request) = requests.next() => self.asked(request).await,
+                request = requests.next() => self.asked(request.context("the endpoint ended")?).await,
             }
         }
         readiness.set(Err("stopping"));
@@ -104,6 +110,7 @@ impl Server {
         // Answers that are on their way still leave.
         let flushed = tokio::time::timeout(limits::REQUEST_TIMEOUT, self.nats.client.flush()).await;
         tracing::debug!(?flushed, "stopped answering");
+        Ok(())
     }
 
     fn take(&mut self, fed: Fed) {
