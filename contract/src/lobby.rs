@@ -113,7 +113,7 @@ pub enum At {
 }
 
 /// The answer to a [`Table`], once everything in it is committed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableReply {
     /// Always 1.
     pub v: V1,
@@ -150,7 +150,7 @@ pub struct Terminate {
 }
 
 /// The answer to a [`Claim`] or a [`Terminate`], once what it led to is committed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// Always 1.
     pub v: V1,
@@ -205,7 +205,7 @@ impl Status {
 }
 
 /// What the matcher has for sockets of one gateway: a request to `sb.gateway.<incarnation>`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
     /// Always 1.
     pub v: V1,
