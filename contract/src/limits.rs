@@ -33,6 +33,8 @@ pub const WAITING_BYTES_MAX: usize = 1024 * 1024;
 pub const MAILBOX_MAX: usize = 1024;
 /// Chats that a lobby channel remembers having shown, so as to show each once.
 pub const SHOWN_CHATS_MAX: usize = 256;
+/// Frames a second of one socket; above it, it is read more slowly.
+pub const FRAMES_PER_SECOND_MAX: u32 = 5_000;
 /// Nothing heard for this long: closed with 1001.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// From accepting a connection to the end of its HTTP headers.

@@ -335,6 +335,17 @@ impl MatcherVerb {
     }
 }
 
+/// The id under which a stream stores a message once: the log, who said it, and the client's own id.
+pub fn message_id(log: &LogName, role: crate::lobby::Role, user: &UserId, id: &str) -> String {
+    let role = match role {
+        crate::lobby::Role::Teacher => "teacher",
+        crate::lobby::Role::Student => "student",
+    };
+    match log {
+        LogName::Chat(chat) => format!("chat.{}.{role}.{}.{}", escape(chat.as_str()), escape(user.as_str()), escape(id)),
+    }
+}
+
 /// The request that reads a log: [`crate::log::Read`] → [`crate::log::ReadReply`].
 pub const HISTORY_READ: &str = "sb.history.read";
 
@@ -348,9 +359,9 @@ pub fn alive_gateway(gateway: &Incarnation) -> String {
     format!("sb.alive.gateway.{}", escape(gateway.as_str()))
 }
 
-/// A gateway's key in KV [`GATEWAYS_BUCKET`].
-pub fn gateway_key(gateway: &Incarnation) -> String {
-    escape(gateway.as_str())
+/// Where a gateway's record in KV [`GATEWAYS_BUCKET`] is written.
+pub fn gateway_record_subject(gateway: &Incarnation) -> String {
+    format!("$KV.{GATEWAYS_BUCKET}.{}", escape(gateway.as_str()))
 }
 
 /// The stream behind a bucket.

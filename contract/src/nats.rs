@@ -207,6 +207,13 @@ impl Nats {
     }
 }
 
+/// One header.
+pub fn header(name: &'static str, value: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(name, value);
+    headers
+}
+
 /// A message as a stream holds it.
 #[derive(Clone, Debug)]
 pub struct Stored {

@@ -1,1 +1,220 @@
-//! Placeholder.
+//! The gateway: WebSockets in, NATS out. Stateless: what it holds, others can rebuild.
+//!
+//! `frame`, `payload`, `session`, `chat`, `lobby` and `handshake` decide, and know neither tokio nor NATS; `socket`,
+//! `hub`, `lobby_task` and `server` are the tasks around them.
+
+pub mod chat;
+pub mod frame;
+pub mod handshake;
+pub mod hub;
+pub mod lobby;
+pub mod lobby_task;
+pub mod mailbox;
+pub mod payload;
+pub mod server;
+pub mod session;
+pub mod socket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use switchboard_contract::admin::{self, Readiness};
+use switchboard_contract::lobby::{GatewayRecord, Heartbeat};
+use switchboard_contract::names::{self, Incarnation};
+use switchboard_contract::nats::{Nats, header};
+use switchboard_contract::process::{CommonArgs, UsageError};
+use switchboard_contract::streams::{self, Asset};
+use switchboard_contract::wire::{self, V1};
+use switchboard_contract::limits;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+use crate::server::Gateway;
+use crate::session::SessionLimits;
+
+/// The WebSocket gateway of Switchboard: speaks Phoenix Channels with clients, and NATS with matcher and history.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "switchboard-gateway", version)]
+pub struct Args {
+    /// Flags of every service.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Address for clients. Port 0: any free one.
+    #[arg(long, env = "SWITCHBOARD_LISTEN", default_value = "127.0.0.1:4000")]
+    pub listen: SocketAddr,
+    /// How tokens are treated: "open" verifies nothing.
+    #[arg(long, env = "SWITCHBOARD_AUTH", default_value = "jwt")]
+    pub auth: Auth,
+    /// An Origin that may connect although it is another host's: "https://app.example", a host name, or "*" for any.
+    /// May be given several times, or separated by commas.
+    #[arg(long = "allowed-origin", env = "SWITCHBOARD_ALLOWED_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
+    pub allowed_origins: Vec<String>,
+    /// Secret of the HTTP API. Without one the API refuses everybody.
+    #[arg(long, env = "SWITCHBOARD_API_SECRET", hide_env_values = true)]
+    pub api_secret: Option<String>,
+    /// Open connections; further ones are refused.
+    #[arg(long, env = "SWITCHBOARD_MAX_CONNECTIONS", default_value_t = limits::CONNECTIONS_MAX)]
+    pub max_connections: usize,
+    /// Channels of one socket.
+    #[arg(long, env = "SWITCHBOARD_MAX_CHANNELS", default_value_t = limits::CHANNELS_MAX)]
+    pub max_channels: usize,
+    /// The largest capacity a teacher may name, in chats.
+    #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", default_value_t = limits::CAPACITY_MAX)]
+    pub max_capacity: u32,
+    /// Silence after which a socket is closed, in seconds.
+    #[arg(long, env = "SWITCHBOARD_IDLE_TIMEOUT", default_value_t = limits::IDLE_TIMEOUT.as_secs())]
+    pub idle_timeout: u64,
+    /// Over how long the sockets are closed after SIGTERM, in milliseconds.
+    #[arg(long, env = "SWITCHBOARD_DRAIN_MS", default_value_t = 2_000)]
+    pub drain_ms: u64,
+}
+
+/// How tokens are treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// Tokens are accepted and not verified: for development only.
+    Open,
+    /// Tokens are verified.
+    Jwt,
+}
+
+/// Runs a gateway until `stop`, and drains it.
+///
+/// # Errors
+/// If it cannot start: an address is taken, NATS is not there, or the configuration cannot be.
+pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+    match args.auth {
+        Auth::Open => tracing::warn!("--auth open: NO TOKEN IS VERIFIED, anybody can be anybody"),
+        Auth::Jwt => {
+            let text = "--auth jwt is not available in this version: only --auth open is";
+            return Err(UsageError(text.into()).into());
+        }
+    }
+    describe_metrics();
+    let readiness = Readiness::new();
+    // The admin port outlives the drain: it says what is going on.
+    let (background, accepting) = (CancellationToken::new(), CancellationToken::new());
+    let _ends_all = background.clone().drop_guard();
+    admin::serve(args.common.admin_addr, readiness.clone(), background.clone()).await?;
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot bind --listen {}", args.listen))?;
+    let address = listener.local_addr()?;
+
+    let incarnation = Incarnation::new();
+    let starting = start(&args, &incarnation);
+    let Some((nats, gateway)) = stop.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
+    tracing::info!(%address, gateway = %incarnation, "listening");
+    tokio::spawn(server::accept(listener, gateway.clone(), args.max_connections, accepting.clone()));
+    let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), address);
+    tokio::spawn(background.clone().run_until_cancelled_owned(beating));
+
+    let watching = watch_readiness(&nats, &gateway, &readiness);
+    stop.run_until_cancelled(watching).await;
+
+    readiness.set(Err("draining"));
+    tokio::time::sleep(limits::DRAIN_DELAY).await;
+    accepting.cancel();
+    let drained = tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, async {
+        gateway.drain(Duration::from_millis(args.drain_ms)).await;
+        while gateway.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // The sockets' last words reach the lobby's task just before they are gone; then it settles.
+        let mut view = gateway.lobby.view();
+        while !gateway.lobby.is_idle() || !view.borrow_and_update().settled {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!(sockets = gateway.connections(), "the drain took too long");
+    }
+    goodbye(&nats, &incarnation).await;
+    Ok(())
+}
+
+async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<(Nats, Arc<Gateway>)> {
+    let nats = Nats::connect(&args.common, "gateway", incarnation).await?;
+    for asset in [Asset::Rooms, Asset::Lobby, Asset::Gateways] {
+        streams::wait_for(&nats, asset).await?;
+    }
+    let lobby = lobby_task::start(nats.clone(), incarnation.clone()).await?;
+    let hub = Hub::new(nats.clone(), lobby.clone());
+    let limits = SessionLimits {
+        channels: args.max_channels,
+        capacity: args.max_capacity,
+        idle: Duration::from_secs(args.idle_timeout),
+    };
+    let gateway = Gateway::new(lobby, hub, limits, args.allowed_origins.clone());
+    Ok((nats, Arc::new(gateway)))
+}
+
+/// Ready while NATS is there and the matcher knows this gateway.
+async fn watch_readiness(nats: &Nats, gateway: &Gateway, readiness: &Readiness) {
+    let (mut link, mut view) = (nats.link(), gateway.lobby.view());
+    let mut known = false;
+    loop {
+        known |= view.borrow_and_update().settled;
+        readiness.set(match (nats.is_up(), known) {
+            (false, _) => Err("NATS is away"),
+            (true, false) => Err("the matcher does not answer yet"),
+            (true, true) => Ok(()),
+        });
+        tokio::select! {
+            _ = link.changed() => {}
+            _ = view.changed(), if !known => {}
+        }
+    }
+}
+
+/// Says each second that this gateway lives, and now and then what it is.
+async fn beat(nats: Nats, incarnation: Incarnation, gateway: Arc<Gateway>, address: SocketAddr) {
+    let since = wire::timestamp(SystemTime::now());
+    let mut tick = tokio::time::interval(limits::HEARTBEAT);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    for n in 1u64.. {
+        tick.tick().await;
+        let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n, bye: false };
+        nats.publish(names::alive_gateway(&incarnation), wire::encode(&beat)).await;
+        if n % 5 == 1 {
+            let record = GatewayRecord {
+                v: V1,
+                gateway: incarnation.clone(),
+                address: address.to_string(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                connections: gateway.connections() as u64,
+                since: since.clone(),
+            };
+            nats.publish(names::gateway_record_subject(&incarnation), wire::encode(&record)).await;
+        }
+    }
+}
+
+/// Takes this gateway off the lists at once.
+async fn goodbye(nats: &Nats, incarnation: &Incarnation) {
+    let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n: u64::MAX, bye: true };
+    nats.publish(names::alive_gateway(incarnation), wire::encode(&beat)).await;
+    let marker = header("KV-Operation", "DEL");
+    let subject = names::gateway_record_subject(incarnation);
+    let _ = nats.request_with(subject, Some(marker), bytes::Bytes::new(), Duration::from_millis(500)).await;
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_gauge!("switchboard_gateway_connections", Unit::Count, "Open sockets.");
+    describe_counter!("switchboard_gateway_connections_refused_total", "Connections refused at --max-connections.");
+    describe_gauge!("switchboard_gateway_topics", Unit::Count, "Chats with members on this gateway.");
+    describe_gauge!("switchboard_gateway_lobby_rows", Unit::Count, "Rows in this gateway's lobby table.");
+    describe_counter!("switchboard_gateway_frames_total", "Frames that clients sent.");
+    describe_counter!("switchboard_gateway_joins_total", "Joins that clients asked for.");
+    describe_counter!("switchboard_gateway_claims_total", "Claims passed on to the matcher.");
+    describe_counter!("switchboard_gateway_messages_total", "Messages written to logs.");
+    describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
+    describe_counter!("switchboard_gateway_closes_total", "Sockets closed by this gateway, by close code.");
+    describe_counter!("switchboard_messages_refused_total", "Messages of other services not understood, by kind.");
+    describe_counter!("switchboard_nats_slow_consumer_total", "Subscriptions that overflowed.");
+}
+

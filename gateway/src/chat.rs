@@ -1,0 +1,431 @@
+//! The topic of a chat on one gateway: its members here, what they see, and in which order. Pure.
+//!
+//! The chat's log is its one order. A member's join is answered with the log up to a sequence; what the log brings
+//! behind it is live. `ok` to a message waits until the log has brought it, so everything below it was sent before.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use switchboard_contract::limits::JOIN_BUFFER_MAX;
+use switchboard_contract::lobby::{At, ChannelId, ChatEnd, ChatEvent, ChatRecord, ChatStatus, Role};
+use switchboard_contract::log::{Entry, ReadReply, Sender};
+use switchboard_contract::names::{self, ChatId, LogName, UserId};
+use switchboard_contract::reason::Reason;
+use switchboard_contract::wire::{self, V1};
+
+use crate::mailbox::{Broadcast, Event, Outcome};
+use crate::payload::{HistoryParams, Message, Refusal, with_seq};
+use crate::session::{ChatPush, LobbyCommand, chat_json};
+
+/// What a chat's topic wants done. `M` is where a member is reached.
+#[derive(Debug)]
+pub enum Effect<M> {
+    /// Something for a member.
+    Send(M, Arc<Event>),
+    /// Read the chat's record and its log; [`Chat::loaded`] follows.
+    Load {
+        /// For whose join.
+        chan: ChannelId,
+        /// Replay what the log has behind this.
+        last_seq: Option<u64>,
+    },
+    /// Write to the chat's log; [`Chat::acked`] follows.
+    Publish {
+        /// Whose message.
+        chan: ChannelId,
+        /// Which request.
+        serial: u32,
+        /// An [`Entry`].
+        entry: Bytes,
+        /// Under which id it is stored once.
+        message_id: Option<String>,
+    },
+    /// Read the log for a member's `history`, and answer it.
+    History {
+        /// Who is answered.
+        to: M,
+        /// Its channel.
+        chan: ChannelId,
+        /// Which request.
+        serial: u32,
+        /// Which part.
+        params: HistoryParams,
+    },
+    /// Tell the lobby; it answers this member itself.
+    Lobby(M, LobbyCommand),
+}
+
+/// What a member's join needs.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The chat's record; `None`: there is no such chat.
+    pub record: Option<ChatRecord>,
+    /// Its log.
+    pub log: ReadReply,
+    /// What the log has behind the joiner's `last_seq`, if it gave one: sequence, who said it, payload.
+    pub replay: Vec<(u64, Role, Box<RawValue>)>,
+}
+
+/// When and under which id a message is stored.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// As clients see it.
+    pub at: String,
+    /// Used where the client gave none.
+    pub id: String,
+}
+
+struct Member<M> {
+    chan: ChannelId,
+    mailbox: M,
+    role: Role,
+    user: UserId,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The join is not answered yet. `again`: what was loaded is too old, live messages have been dropped since.
+    Loading { serial: u32, last_seq: Option<u64>, again: bool },
+    /// It sees what is behind the sequence of its join.
+    Live { ready_shown: bool, end_shown: bool },
+}
+
+/// A message that is stored, and whose reply waits until the log has brought it here.
+struct Awaited {
+    chan: ChannelId,
+    serial: u32,
+    seq: u64,
+}
+
+/// What the log brought.
+#[derive(Clone)]
+enum Live {
+    Said(Role, Arc<Event>),
+    Ready(Arc<Event>),
+    End(Arc<Event>),
+}
+
+/// A chat's topic.
+pub struct Chat<M> {
+    id: ChatId,
+    topic: String,
+    members: Vec<Member<M>>,
+    last: u64,
+    ready: bool,
+    said: bool,
+    end: Option<(u64, ChatEnd)>,
+    awaited: Vec<Awaited>,
+    recent: VecDeque<(u64, Live)>,
+}
+
+impl<M: Clone> Chat<M> {
+    /// A topic without members.
+    pub fn new(id: ChatId) -> Self {
+        Chat {
+            topic: format!("chats:{id}"),
+            id,
+            members: Vec::new(),
+            last: 0,
+            ready: false,
+            said: false,
+            end: None,
+            awaited: Vec::new(),
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Whether nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// A socket wants to join.
+    #[allow(clippy::too_many_arguments)]
+    pub fn join(
+        &mut self,
+        mailbox: M,
+        chan: ChannelId,
+        serial: u32,
+        role: Role,
+        user: UserId,
+        last_seq: Option<u64>,
+        out: &mut Vec<Effect<M>>,
+    ) {
+        let state = State::Loading { serial, last_seq, again: false };
+        self.members.push(Member { chan, mailbox, role, user, state });
+        out.push(Effect::Load { chan, last_seq });
+    }
+
+    /// A member left, or its socket is gone.
+    pub fn leave(&mut self, chan: ChannelId, lost: bool, out: &mut Vec<Effect<M>>) {
+        let Some(at) = self.members.iter().position(|m| m.chan == chan) else { return };
+        let member = self.members.remove(at);
+        self.awaited.retain(|a| a.chan != chan);
+        self.forget_recent();
+        if matches!(member.state, State::Live { .. }) {
+            out.push(Effect::Lobby(member.mailbox, LobbyCommand::Set { chan, at: At::Left { lost }, serial: None }));
+        }
+    }
+
+    /// What a join needs is there, or could not be had.
+    pub fn loaded(&mut self, chan: ChannelId, loaded: Result<Loaded, Refusal>, out: &mut Vec<Effect<M>>) {
+        let Some(at) = self.members.iter().position(|m| m.chan == chan) else { return };
+        let State::Loading { serial, last_seq, again } = self.members[at].state else { return };
+        if again && loaded.is_ok() {
+            self.members[at].state = State::Loading { serial, last_seq, again: false };
+            return out.push(Effect::Load { chan, last_seq });
+        }
+        let member = &self.members[at];
+        let (record, log, replay) = match loaded {
+            Err(refusal) => return self.refuse(at, serial, refusal, out),
+            Ok(Loaded { record: None, .. }) => return self.refuse(at, serial, Reason::NotFound.into(), out),
+            Ok(Loaded { record: Some(record), .. }) if *record.user(member.role) != member.user => {
+                return self.refuse(at, serial, Reason::Unauthorized.into(), out);
+            }
+            Ok(Loaded { record: Some(record), log, replay }) => (record, log, replay),
+        };
+        self.ready |= log.ready.is_some();
+        self.said |= log.said > log.ready.unwrap_or(0);
+        self.end = self.end.or(log.end);
+
+        let (mailbox, role) = (member.mailbox.clone(), member.role);
+        let gap = last_seq.filter(|last_seq| *last_seq < log.dropped_to);
+        let response = format!(
+            "{{\"chat\":{},\"last_seq\":{},\"recovered\":{}}}",
+            chat_json(&record, log.messages.get()),
+            log.last_seq,
+            gap.is_none()
+        );
+        send(&mailbox, Event::Done { chan, serial, outcome: Outcome::Ok(response.into()) }, out);
+        if let Some(last_seq) = gap {
+            let payload = format!("{{\"from\":{},\"to\":{}}}", last_seq + 1, log.dropped_to);
+            send(&mailbox, Event::Push { chan, event: "gap".into(), payload: payload.into() }, out);
+        }
+        for (seq, _, payload) in replay.iter().filter(|(seq, from, _)| *from != role && *seq <= log.last_seq) {
+            let payload = with_seq(payload.get(), *seq).into();
+            send(&mailbox, Event::Push { chan, event: receive_event(role).into(), payload }, out);
+        }
+        // The record may know of the end before the log has brought it here; then it follows live.
+        let told = log.end.or_else(|| {
+            let ended = record.status == ChatStatus::Finished && record.owes.is_empty();
+            record.end.filter(|_| ended).map(|end| (log.last_seq, end))
+        });
+        if let Some((seq, end)) = told {
+            self.end.get_or_insert((seq, end));
+            let event = end.event().as_str().into();
+            send(&mailbox, Event::Push { chan, event, payload: "{}".into() }, out);
+        }
+        self.members[at].state = State::Live { ready_shown: false, end_shown: told.is_some() };
+        let row = At::Chat { chat: self.id.clone(), role, entered: false };
+        out.push(Effect::Lobby(mailbox, LobbyCommand::Set { chan, at: row, serial: None }));
+        let missed: Vec<Live> =
+            self.recent.iter().filter(|(seq, _)| *seq > log.last_seq).map(|(_, live)| live.clone()).collect();
+        for live in missed {
+            show(&mut self.members[at], &live, out);
+        }
+        self.forget_recent();
+    }
+
+    fn refuse(&mut self, at: usize, serial: u32, refusal: Refusal, out: &mut Vec<Effect<M>>) {
+        let member = self.members.remove(at);
+        let outcome = Outcome::Refused(refusal);
+        send(&member.mailbox, Event::Done { chan: member.chan, serial, outcome }, out);
+        self.forget_recent();
+    }
+
+    /// A member pushed something.
+    pub fn push(
+        &mut self,
+        chan: ChannelId,
+        serial: u32,
+        push: ChatPush,
+        stamp: impl FnOnce() -> Stamp,
+        out: &mut Vec<Effect<M>>,
+    ) {
+        let Some(member) = self.members.iter_mut().find(|m| m.chan == chan) else { return };
+        let mailbox = member.mailbox.clone();
+        let done = |outcome| Event::Done { chan, serial, outcome };
+        let ok = || done(Outcome::Ok("{}".into()));
+        match push {
+            ChatPush::Enter if self.end.is_some() => send(&mailbox, ok(), out),
+            ChatPush::Enter => {
+                let at = At::Chat { chat: self.id.clone(), role: member.role, entered: true };
+                out.push(Effect::Lobby(mailbox.clone(), LobbyCommand::Set { chan, at, serial: Some(serial) }));
+                if let (true, false, State::Live { ready_shown: ready_shown @ false, .. }) =
+                    (self.ready, self.said, &mut member.state)
+                {
+                    *ready_shown = true;
+                    let event = ChatEvent::Ready.as_str().into();
+                    send(&mailbox, Event::Push { chan, event, payload: "{}".into() }, out);
+                }
+            }
+            ChatPush::Send(_) if self.end.is_some() => {
+                send(&mailbox, done(Outcome::Refused(Reason::ChatFinished.into())), out);
+            }
+            ChatPush::Send(message) => {
+                let (entry, message_id) = entry(&self.id, member.role, &member.user, &message, stamp());
+                out.push(Effect::Publish { chan, serial, entry, message_id });
+            }
+            ChatPush::History(params) => out.push(Effect::History { to: mailbox, chan, serial, params }),
+            ChatPush::Terminate if self.end.is_some() => send(&mailbox, ok(), out),
+            ChatPush::Terminate => {
+                let terminate = LobbyCommand::Terminate { chan, serial, chat: self.id.clone() };
+                out.push(Effect::Lobby(mailbox, terminate));
+            }
+        }
+    }
+
+    /// A member's message is stored under a sequence, as a `duplicate` of an earlier one or not; or nobody knows.
+    pub fn acked(&mut self, chan: ChannelId, serial: u32, result: Result<(u64, bool), ()>, out: &mut Vec<Effect<M>>) {
+        match result {
+            Ok((seq, duplicate)) if seq > self.last && !duplicate => self.awaited.push(Awaited { chan, serial, seq }),
+            Ok((seq, _)) => self.answer(&Awaited { chan, serial, seq }, out),
+            Err(()) => {
+                let Some(member) = self.members.iter().find(|m| m.chan == chan) else { return };
+                let outcome = Outcome::Refused(Reason::Unavailable.into());
+                send(&member.mailbox, Event::Done { chan, serial, outcome }, out);
+            }
+        }
+    }
+
+    fn answer(&self, awaited: &Awaited, out: &mut Vec<Effect<M>>) {
+        let Some(member) = self.members.iter().find(|m| m.chan == awaited.chan) else { return };
+        let outcome = match self.end {
+            Some((end, _)) if awaited.seq > end => Outcome::Refused(Reason::ChatFinished.into()),
+            Some(_) | None => Outcome::Ok(format!("{{\"seq\":{}}}", awaited.seq).into()),
+        };
+        send(&member.mailbox, Event::Done { chan: awaited.chan, serial: awaited.serial, outcome }, out);
+    }
+
+    /// The log brought an entry.
+    pub fn stored(&mut self, seq: u64, entry: &Entry<'_>, out: &mut Vec<Effect<M>>) {
+        if seq <= self.last {
+            return;
+        }
+        self.last = seq;
+        if let Some(live) = self.apply(seq, entry) {
+            for member in &mut self.members {
+                show(member, &live, out);
+            }
+            self.remember(seq, live);
+        }
+        let ready: Vec<Awaited> = self.awaited.extract_if(.., |a| a.seq <= seq).collect();
+        for awaited in ready {
+            self.answer(&awaited, out);
+        }
+    }
+
+    /// What an entry means for those who see it; `None`: nothing.
+    fn apply(&mut self, seq: u64, entry: &Entry<'_>) -> Option<Live> {
+        if self.end.is_some() {
+            return None;
+        }
+        let event =
+            |name: &'static str, payload: &str| Arc::new(Event::Broadcast(Broadcast::new(&self.topic, name, payload)));
+        match ChatEvent::parse(&entry.event) {
+            Some(ChatEvent::Tombstone) => None,
+            Some(ChatEvent::Ready) => {
+                self.ready = true;
+                Some(Live::Ready(event(ChatEvent::Ready.as_str(), "{}")))
+            }
+            Some(end @ (ChatEvent::Terminated | ChatEvent::Requeued)) => {
+                self.end = end.end().map(|end| (seq, end));
+                Some(Live::End(event(end.as_str(), "{}")))
+            }
+            None => {
+                let from = entry.from.as_ref()?.role?;
+                self.said = true;
+                let payload = with_seq(entry.payload.get(), seq);
+                Some(Live::Said(from, event(receive_event(from.other()), &payload)))
+            }
+        }
+    }
+
+    /// Keeps what joins that are not answered yet will have to see.
+    fn remember(&mut self, seq: u64, live: Live) {
+        let mut loading = false;
+        let overflow = self.recent.len() >= JOIN_BUFFER_MAX;
+        for member in &mut self.members {
+            if let State::Loading { again, .. } = &mut member.state {
+                loading = true;
+                *again |= overflow;
+            }
+        }
+        if overflow {
+            self.recent.clear();
+        }
+        if loading {
+            self.recent.push_back((seq, live));
+        }
+    }
+
+    fn forget_recent(&mut self) {
+        if !self.members.iter().any(|m| matches!(m.state, State::Loading { .. })) {
+            self.recent = VecDeque::new();
+        }
+    }
+}
+
+fn send<M: Clone>(to: &M, event: Event, out: &mut Vec<Effect<M>>) {
+    out.push(Effect::Send(to.clone(), Arc::new(event)));
+}
+
+/// Shows a live entry to a member that is to see it, and has not.
+fn show<M: Clone>(member: &mut Member<M>, live: &Live, out: &mut Vec<Effect<M>>) {
+    let State::Live { ready_shown, end_shown } = &mut member.state else { return };
+    let event = match live {
+        Live::Said(from, event) if from.other() == member.role => event,
+        Live::Said(..) => return,
+        Live::Ready(event) => {
+            if std::mem::replace(ready_shown, true) {
+                return;
+            }
+            event
+        }
+        Live::End(event) => {
+            if std::mem::replace(end_shown, true) {
+                return;
+            }
+            event
+        }
+    };
+    out.push(Effect::Send(member.mailbox.clone(), event.clone()));
+}
+
+/// Under which event a side receives what the other said.
+fn receive_event(role: Role) -> &'static str {
+    match role {
+        Role::Teacher => "teacher:receive",
+        Role::Student => "student:receive",
+    }
+}
+
+fn entry(chat: &ChatId, role: Role, user: &UserId, message: &Message, stamp: Stamp) -> (Bytes, Option<String>) {
+    let message_id =
+        message.id.as_ref().map(|id| names::message_id(&LogName::Chat(chat.clone()), role, user, id));
+    let event = match role {
+        Role::Teacher => "teacher:send",
+        Role::Student => "student:send",
+    };
+    let payload: &RawValue = match serde_json::from_str(&message.payload) {
+        Ok(payload) => payload,
+        Err(error) => unreachable!("a checked payload is JSON: {error}"),
+    };
+    let id = message.id.as_deref().unwrap_or(&stamp.id);
+    let entry = Entry {
+        v: V1,
+        event: event.into(),
+        payload,
+        from: Some(Sender { role: Some(role), user_id: user.clone() }),
+        rank: None,
+        id: id.into(),
+        at: stamp.at.as_str().into(),
+    };
+    (wire::encode(&entry), message_id)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! HTTP: connections, routes, the upgrade; and the drain at the end.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Extension, Request, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use switchboard_contract::limits;
+use switchboard_contract::reason::CloseCode;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::hub::Hub;
+use crate::lobby_task::LobbyHandle;
+use crate::mailbox::{Event, Mailbox};
+use crate::session::SessionLimits;
+use crate::{handshake, socket};
+
+/// The same endpoint under all four: phoenix.js appends `/websocket`, clients of 2015 connect to the bare path.
+const SOCKET_PATHS: [&str; 4] = ["/socket/websocket", "/socket", "/ws/websocket", "/ws"];
+const LONGPOLL_PATHS: [&str; 2] = ["/socket/longpoll", "/ws/longpoll"];
+
+/// What the sockets of one gateway share.
+pub struct Gateway {
+    /// The lobby's task.
+    pub lobby: LobbyHandle,
+    /// The chats with members here.
+    pub hub: Hub,
+    /// Limits of each session.
+    pub limits: Arc<SessionLimits>,
+    /// Numbers the channels.
+    pub channel_ids: Arc<AtomicU64>,
+    /// Origins that may connect although they are another host's.
+    pub allowed_origins: Vec<String>,
+    sockets: Mutex<HashMap<u64, Mailbox>>,
+    socket_ids: AtomicU64,
+}
+
+/// A socket's place among the open ones; dropping it frees the place.
+pub struct Registered {
+    id: u64,
+    gateway: Arc<Gateway>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut sockets = self.gateway.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.remove(&self.id);
+        metrics::gauge!("switchboard_gateway_connections").set(sockets.len() as f64);
+    }
+}
+
+impl Gateway {
+    /// A gateway without sockets.
+    pub fn new(lobby: LobbyHandle, hub: Hub, limits: SessionLimits, allowed_origins: Vec<String>) -> Self {
+        Gateway {
+            lobby,
+            hub,
+            limits: Arc::new(limits),
+            channel_ids: Arc::new(AtomicU64::new(0)),
+            allowed_origins,
+            sockets: Mutex::new(HashMap::new()),
+            socket_ids: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes an open socket.
+    pub fn register(self: &Arc<Self>, mailbox: &Mailbox) -> Registered {
+        let id = self.socket_ids.fetch_add(1, Ordering::Relaxed);
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.insert(id, mailbox.clone());
+        metrics::gauge!("switchboard_gateway_connections").set(sockets.len() as f64);
+        Registered { id, gateway: self.clone() }
+    }
+
+    /// How many sockets are open.
+    pub fn connections(&self) -> usize {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Closes all sockets with 1012, in batches spread over `time`, so that they do not all reconnect at once.
+    pub async fn drain(&self, time: Duration) {
+        const BATCHES: usize = 20;
+        let mailboxes: Vec<Mailbox> =
+            self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        if mailboxes.is_empty() {
+            return;
+        }
+        tracing::info!(sockets = mailboxes.len(), "draining");
+        for batch in mailboxes.chunks(mailboxes.len().div_ceil(BATCHES)) {
+            for mailbox in batch {
+                mailbox.send(Arc::new(Event::Close(CloseCode::Draining)));
+            }
+            let step = time / u32::try_from(BATCHES).unwrap_or(u32::MAX);
+            tokio::time::sleep(step.mul_f64(rand::random_range(0.5..1.5))).await;
+        }
+    }
+}
+
+/// Accepts connections until `stop`; sockets that are open then stay open.
+pub async fn accept(listener: TcpListener, gateway: Arc<Gateway>, connections_max: usize, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(connections_max));
+    let router = router(gateway);
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => match permits.clone().try_acquire_owned() {
+                Ok(permit) => {
+                    tokio::spawn(serve(stream, peer, router.clone(), Arc::new(permit)));
+                }
+                Err(_) => {
+                    metrics::counter!("switchboard_gateway_connections_refused_total").increment(1);
+                    tracing::debug!(%peer, "refused: --max-connections is reached");
+                }
+            },
+            // Out of files, most likely: accepting again at once would spin.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Held by a connection, and by the socket it becomes, until both are gone.
+#[derive(Clone)]
+struct Permit(#[allow(dead_code)] Arc<OwnedSemaphorePermit>);
+
+async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, permit: Arc<OwnedSemaphorePermit>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "TCP_NODELAY refused");
+    }
+    let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Permit(permit.clone()));
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HTTP_HEADER_TIMEOUT)
+        .max_buf_size(limits::HTTP_HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+fn router(gateway: Arc<Gateway>) -> Router {
+    let mut router = Router::new().route("/", get(index));
+    for path in SOCKET_PATHS {
+        router = router.route(path, get(upgrade));
+    }
+    for path in LONGPOLL_PATHS {
+        router = router.route(path, get(longpoll).post(longpoll));
+    }
+    router.with_state(gateway)
+}
+
+async fn upgrade(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(permit): Extension<Permit>,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let vsn = match handshake::check(&uri, &headers, &gateway.allowed_origins) {
+        Ok(vsn) => vsn,
+        Err(error) => {
+            tracing::debug!(%error, "no upgrade");
+            return (error.status(), format!("{error}\n")).into_response();
+        }
+    };
+    // Buffers this small cost 3 KB a socket instead of 137; large frames grow them for as long as they last.
+    upgrade
+        .protocols(["phoenix"])
+        .read_buffer_size(512)
+        .write_buffer_size(1024)
+        .max_write_buffer_size(4 * limits::FRAME_BYTES_MAX + limits::HISTORY_REPLY_BYTES_MAX * 2)
+        .max_frame_size(limits::FRAME_BYTES_MAX)
+        .max_message_size(limits::FRAME_BYTES_MAX)
+        .on_upgrade(move |ws| async move {
+            socket::serve(ws, vsn, gateway).await;
+            drop(permit);
+        })
+}
+
+async fn longpoll(request: Request) -> (StatusCode, String) {
+    let path = request.uri().path().trim_end_matches("/longpoll").to_owned();
+    (StatusCode::NOT_FOUND, format!("long polling is not offered here; connect a WebSocket to {path}/websocket\n"))
+}
+
+async fn index(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+    let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/html") {
+        return Html(include_str!("../web/index.html")).into_response();
+    }
+    let status = gateway.lobby.view().borrow().status.unwrap_or_default();
+    let json = serde_json::json!({
+        "teachers": status.teachers,
+        "students": status.students(),
+        "chats": status.chatting,
+    });
+    ([(CONTENT_TYPE, "application/json")], json.to_string()).into_response()
+}

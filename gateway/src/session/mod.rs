@@ -1,0 +1,547 @@
+//! The rules of a session: frames and events in, effects out. Pure.
+//!
+//! A channel has at most one request on its way; frames of its topic that come meanwhile wait behind it, so each
+//! topic is handled in order and topics do not wait for each other. `claim:student` alone does not wait.
+
+mod topics;
+
+pub use topics::chat_json;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
+use switchboard_contract::limits;
+use switchboard_contract::lobby::{At, ChannelId, Role, Status};
+use switchboard_contract::names::{ChatId, UserId};
+use switchboard_contract::reason::{CloseCode, Reason};
+
+use crate::frame::{self, Frame, Ref, Vsn};
+use crate::mailbox::{Event, Outcome};
+use crate::payload::{HistoryParams, Message, Refusal};
+use topics::{Channel, Kind, Topic};
+
+/// What a session wants done.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Send a text frame to the client.
+    Send(Utf8Bytes),
+    /// Close the socket.
+    Close(CloseCode),
+    /// Tell the lobby's task.
+    Lobby(LobbyCommand),
+    /// Tell the task of a chat's topic.
+    Chat(ChatId, ChatCommand),
+}
+
+/// What sockets and chats tell the lobby's task.
+#[derive(Debug, PartialEq)]
+pub enum LobbyCommand {
+    /// A row of the table is now so; with a `serial`, [`Event::Done`] follows once it is committed.
+    Set {
+        /// Which row.
+        chan: ChannelId,
+        /// What it is now.
+        at: At,
+        /// Which request of the channel waits for it.
+        serial: Option<u32>,
+    },
+    /// The longest-waiting student for this teacher's channel; [`Event::Done`] follows.
+    Claim {
+        /// A teacher's row.
+        chan: ChannelId,
+        /// Which request.
+        serial: u32,
+    },
+    /// End a chat; [`Event::Done`] follows.
+    Terminate {
+        /// Who is told.
+        chan: ChannelId,
+        /// Which request.
+        serial: u32,
+        /// Which chat.
+        chat: ChatId,
+    },
+}
+
+/// What a socket tells the task of a chat's topic.
+#[derive(Debug, PartialEq)]
+pub enum ChatCommand {
+    /// Join; [`Event::Done`] follows.
+    Join {
+        /// The new member.
+        chan: ChannelId,
+        /// Which request.
+        serial: u32,
+        /// As which side.
+        role: Role,
+        /// As whom.
+        user: UserId,
+        /// What the client has already.
+        last_seq: Option<u64>,
+    },
+    /// The member is gone.
+    Leave {
+        /// Which.
+        chan: ChannelId,
+        /// With its socket, and not by itself.
+        lost: bool,
+    },
+    /// A push of a member; [`Event::Done`] follows.
+    Push {
+        /// Which member.
+        chan: ChannelId,
+        /// Which request.
+        serial: u32,
+        /// What.
+        push: ChatPush,
+    },
+}
+
+/// What a member of a chat can push.
+#[derive(Debug, PartialEq)]
+pub enum ChatPush {
+    /// `teacher:joined`, `student:joined`.
+    Enter,
+    /// `teacher:send`, `student:send`.
+    Send(Message),
+    /// `history`.
+    History(HistoryParams),
+    /// `chat:terminate`.
+    Terminate,
+}
+
+/// The limits of a session that are configurable.
+#[derive(Clone, Debug)]
+pub struct SessionLimits {
+    /// Channels of one socket.
+    pub channels: usize,
+    /// The largest capacity a teacher may name.
+    pub capacity: u32,
+    /// Silence after which the socket is closed.
+    pub idle: Duration,
+}
+
+/// A frame that waits behind a pending request of its topic.
+#[derive(Debug)]
+enum Waiting {
+    Text(Utf8Bytes),
+    Binary(Bytes),
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        match self {
+            Waiting::Text(text) => text.len(),
+            Waiting::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    fn decode(&self, vsn: Vsn) -> Option<Frame<'_>> {
+        match self {
+            Waiting::Text(text) => frame::decode_text(vsn, text).ok(),
+            Waiting::Binary(bytes) => frame::decode_binary(vsn, bytes).ok(),
+        }
+    }
+}
+
+/// The state of one socket.
+pub struct Session {
+    vsn: Vsn,
+    limits: Arc<SessionLimits>,
+    channel_ids: Arc<AtomicU64>,
+    channels: Vec<Channel>,
+    serial: u32,
+    waiting_bytes: usize,
+    heard: Instant,
+    wake: Instant,
+}
+
+impl Session {
+    /// A socket that has just been opened. `channel_ids` numbers the channels of the whole gateway.
+    pub fn new(vsn: Vsn, limits: Arc<SessionLimits>, channel_ids: Arc<AtomicU64>, now: Instant) -> Self {
+        let wake = now + limits.idle;
+        Session {
+            vsn,
+            limits,
+            channel_ids,
+            channels: Vec::new(),
+            serial: 0,
+            waiting_bytes: 0,
+            heard: now,
+            wake,
+        }
+    }
+
+    /// When [`Session::tick`] wants to be called.
+    pub fn wake(&self) -> Instant {
+        self.wake
+    }
+
+    /// Any frame came, also one that is no message.
+    pub fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// A text frame came. `nobody_waits`: the last status says that the queue is empty.
+    pub fn text(&mut self, text: Utf8Bytes, nobody_waits: bool, now: Instant, out: &mut Vec<Effect>) {
+        self.heard = now;
+        match frame::decode_text(self.vsn, &text) {
+            Ok(frame) => self.frame(&frame, || Waiting::Text(text.clone()), nobody_waits, now, out),
+            Err(error) => {
+                tracing::debug!(%error, "malformed text frame");
+                out.push(Effect::Close(CloseCode::MalformedText));
+            }
+        }
+    }
+
+    /// A binary frame came.
+    pub fn binary(&mut self, bytes: Bytes, nobody_waits: bool, now: Instant, out: &mut Vec<Effect>) {
+        self.heard = now;
+        match frame::decode_binary(self.vsn, &bytes) {
+            Ok(frame) => self.frame(&frame, || Waiting::Binary(bytes.clone()), nobody_waits, now, out),
+            Err(error) => {
+                tracing::debug!(%error, "malformed binary frame");
+                out.push(Effect::Close(CloseCode::MalformedBinary));
+            }
+        }
+    }
+
+    fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        keep: impl FnOnce() -> Waiting,
+        nobody_waits: bool,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        if frame.topic.len() > limits::NAME_BYTES_MAX || frame.event.len() > limits::NAME_BYTES_MAX {
+            let detail = format!("topic and event have at most {} bytes", limits::NAME_BYTES_MAX);
+            return self.answer(frame, Err(Refusal::invalid(detail)), out);
+        }
+        let found = self.channels.iter().position(|c| *c.topic == *frame.topic);
+        match (frame.event.as_ref(), found) {
+            ("heartbeat", None) if frame.topic == "phoenix" => self.answer(frame, Ok("{}"), out),
+            ("phx_join", found) => self.join(frame, found, now, out),
+            ("phx_leave", None) => self.answer(frame, Ok("{}"), out),
+            (_, None) => self.answer(frame, Err(Reason::UnmatchedTopic.into()), out),
+            (_, Some(at)) if self.is_stale(at, frame) => {}
+            ("claim:student", Some(at)) if self.channels[at].is_teachers() => {
+                self.claim(at, frame, nobody_waits, now, out);
+            }
+            (_, Some(at)) if self.channels[at].pending.is_some() => self.wait(at, frame, keep(), out),
+            (_, Some(at)) => self.push(at, frame, now, out),
+        }
+    }
+
+    /// A frame of an earlier join of the topic. V1 clients do not send a `join_ref`, so theirs never are.
+    fn is_stale(&self, at: usize, frame: &Frame<'_>) -> bool {
+        frame.join_ref.is_some() && frame.join_ref != self.channels[at].join_ref
+    }
+
+    fn answer(&self, frame: &Frame<'_>, result: Result<&str, Refusal>, out: &mut Vec<Effect>) {
+        let join_ref = frame.join_ref.as_ref().or_else(|| {
+            self.channels.iter().find(|c| *c.topic == *frame.topic).and_then(|channel| channel.join_ref.as_ref())
+        });
+        self.reply(join_ref, frame.reference.as_ref(), &frame.topic, result, out);
+    }
+
+    fn reply(
+        &self,
+        join_ref: Option<&Ref>,
+        reference: Option<&Ref>,
+        topic: &str,
+        result: Result<&str, Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        let text = match result {
+            Ok(response) => frame::encode_reply(self.vsn, join_ref, reference, topic, true, response),
+            Err(refusal) => {
+                metrics::counter!("switchboard_gateway_refusals_total", "reason" => refusal.reason.as_str())
+                    .increment(1);
+                frame::encode_reply(self.vsn, join_ref, reference, topic, false, &refusal.to_json())
+            }
+        };
+        out.push(Effect::Send(text.into()));
+    }
+
+    fn join(&mut self, frame: &Frame<'_>, joined: Option<usize>, now: Instant, out: &mut Vec<Effect>) {
+        let join_ref = match self.vsn {
+            Vsn::V1 => frame.reference.clone(),
+            Vsn::V2 => frame.join_ref.clone().or_else(|| frame.reference.clone()),
+        };
+        let refuse = |session: &Self, refusal, out: &mut Vec<Effect>| {
+            session.reply(join_ref.as_ref(), frame.reference.as_ref(), &frame.topic, Err(refusal), out);
+        };
+        let Some(topic) = Topic::parse(&frame.topic) else {
+            return refuse(self, Reason::UnmatchedTopic.into(), out);
+        };
+        // What a rejoin replaces is told of its loss behind the new join, so that nobody else sees a leave.
+        let mut replaced = Vec::new();
+        if let Some(at) = joined {
+            let old = self.remove(at);
+            if self.vsn == Vsn::V2 {
+                self.close_channel(&old, out);
+            }
+            self.refuse_waiting(&old, out);
+            old.gone(true, &mut replaced);
+        }
+        if self.channels.len() >= self.limits.channels {
+            out.append(&mut replaced);
+            return refuse(self, Reason::TooManyChannels.into(), out);
+        }
+        let chan = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
+        let serial = self.next_serial();
+        match topics::join(topic, frame, chan, serial, &self.limits) {
+            Ok((kind, effect, waits)) => {
+                metrics::counter!("switchboard_gateway_joins_total").increment(1);
+                let mut channel = Channel::new(chan, &frame.topic, join_ref.clone(), kind);
+                out.push(effect);
+                if waits {
+                    channel.wait_for(serial, frame.reference.clone(), now);
+                    self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
+                } else {
+                    channel.joined = true;
+                }
+                self.channels.push(channel);
+                if !waits {
+                    self.reply(join_ref.as_ref(), frame.reference.as_ref(), &frame.topic, Ok("{}"), out);
+                }
+            }
+            Err(refusal) => refuse(self, refusal, out),
+        }
+        out.append(&mut replaced);
+    }
+
+    /// V1 clients cannot tell a frame of an earlier join, so what waited there is answered; V2's is stale.
+    fn refuse_waiting(&self, channel: &Channel, out: &mut Vec<Effect>) {
+        if self.vsn == Vsn::V2 {
+            return;
+        }
+        let pending = channel.pending.iter().filter(|_| channel.joined).map(|p| p.reference.clone());
+        let waiting = channel.waiting.iter().filter_map(|w| w.decode(self.vsn)).map(|f| f.reference);
+        for reference in pending.chain(waiting) {
+            let refusal = Reason::Unavailable.into();
+            self.reply(channel.join_ref.as_ref(), reference.as_ref(), &channel.topic, Err(refusal), out);
+        }
+    }
+
+    fn close_channel(&self, channel: &Channel, out: &mut Vec<Effect>) {
+        let join_ref = channel.join_ref.as_ref();
+        let text = frame::encode_text(self.vsn, join_ref, join_ref, &channel.topic, "phx_close", "{}");
+        out.push(Effect::Send(text.into()));
+    }
+
+    fn remove(&mut self, at: usize) -> Channel {
+        let channel = self.channels.remove(at);
+        self.waiting_bytes -= channel.waiting.iter().map(Waiting::len).sum::<usize>();
+        channel
+    }
+
+    fn next_serial(&mut self) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+
+    fn wait(&mut self, at: usize, frame: &Frame<'_>, kept: Waiting, out: &mut Vec<Effect>) {
+        let full = self.channels[at].waiting.len() >= limits::WAITING_FRAMES_MAX
+            || self.waiting_bytes + kept.len() > limits::WAITING_BYTES_MAX;
+        if full {
+            return self.answer(frame, Err(Refusal::rate_limited(100)), out);
+        }
+        self.waiting_bytes += kept.len();
+        self.channels[at].waiting.push_back(kept);
+    }
+
+    /// One claim at a time goes on; the others are answered at once, and all are while nobody waits.
+    fn claim(&mut self, at: usize, frame: &Frame<'_>, nobody_waits: bool, now: Instant, out: &mut Vec<Effect>) {
+        if let Err(refusal) = topics::check_claim(&self.channels[at], frame) {
+            return self.answer(frame, Err(refusal), out);
+        }
+        let channel = &self.channels[at];
+        if nobody_waits || channel.claim.is_some() || !channel.joined {
+            return self.answer(frame, Ok("{}"), out);
+        }
+        let serial = self.next_serial();
+        self.channels[at].claim_on_its_way(serial, frame.reference.clone(), now);
+        self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
+        out.push(Effect::Lobby(LobbyCommand::Claim { chan: self.channels[at].chan, serial }));
+    }
+
+    fn push(&mut self, at: usize, frame: &Frame<'_>, now: Instant, out: &mut Vec<Effect>) {
+        if frame.event == "phx_leave" {
+            self.answer(frame, Ok("{}"), out);
+            let channel = self.remove(at);
+            self.close_channel(&channel, out);
+            // What was sent behind the leave is on a topic that is not joined.
+            for frame in channel.waiting.iter().filter_map(|w| w.decode(self.vsn)) {
+                let result = if frame.event == "phx_leave" { Ok("{}") } else { Err(Reason::UnmatchedTopic.into()) };
+                self.answer(&frame, result, out);
+            }
+            return channel.gone(false, out);
+        }
+        let serial = self.next_serial();
+        match topics::push(&mut self.channels[at], frame, serial, &self.limits) {
+            Ok(effect) => {
+                self.channels[at].wait_for(serial, frame.reference.clone(), now);
+                self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
+                out.push(effect);
+            }
+            Err(refusal) => self.answer(frame, Err(refusal), out),
+        }
+    }
+
+    /// Something came from another task.
+    pub fn event(&mut self, event: &Event, now: Instant, out: &mut Vec<Effect>) {
+        match event {
+            Event::Done { chan, serial, outcome } => self.done(*chan, *serial, outcome, now, out),
+            Event::Broadcast(broadcast) => {
+                if self.channels.iter().any(|c| c.joined && *c.topic == *broadcast.topic()) {
+                    out.push(Effect::Send(broadcast.frame(self.vsn)));
+                }
+            }
+            Event::Status { version, broadcast } => {
+                let fresh = self.channels.iter_mut().any(|c| c.joined && c.takes_status(*version));
+                if fresh {
+                    out.push(Effect::Send(broadcast.frame(self.vsn)));
+                }
+            }
+            Event::Push { chan, event, payload } => {
+                if let Some(channel) = self.channels.iter().find(|c| c.chan == *chan && c.joined) {
+                    out.push(Effect::Send(channel.encode(self.vsn, event, payload)));
+                }
+            }
+            Event::NewChat { chan, chat, hold } => {
+                let joined = self.has_chat(&chat.id);
+                let vsn = self.vsn;
+                let Some(channel) = self.channels.iter_mut().find(|c| c.chan == *chan && c.joined) else { return };
+                if !*hold {
+                    out.extend(channel.show(vsn, chat).map(Effect::Send));
+                } else if !joined {
+                    let until = now + limits::NEW_CHAT_HOLD;
+                    channel.hold(chat.clone(), until);
+                    self.wake = self.wake.min(until);
+                }
+            }
+            Event::Close(code) => out.push(Effect::Close(*code)),
+        }
+    }
+
+    fn has_chat(&self, chat: &ChatId) -> bool {
+        self.channels.iter().any(|c| matches!(&c.kind, Kind::Chat { chat: id, .. } if id == chat))
+    }
+
+    fn done(&mut self, chan: ChannelId, serial: u32, outcome: &Outcome, now: Instant, out: &mut Vec<Effect>) {
+        let Some(at) = self.channels.iter().position(|c| c.chan == chan) else { return };
+        if let Some(claim) = self.channels[at].claim.take_if(|c| c.serial == serial) {
+            return self.finish(at, claim.reference, outcome, out);
+        }
+        let Some(pending) = self.channels[at].pending.take_if(|p| p.serial == serial) else { return };
+        let joining = !self.channels[at].joined;
+        if joining {
+            self.channels[at].joined = matches!(outcome, Outcome::Ok(_) | Outcome::Status(_));
+        }
+        if let Outcome::Status(status) = outcome {
+            self.channels[at].takes_status(status.version);
+        }
+        self.finish(at, pending.reference, outcome, out);
+        if joining && !self.channels[at].joined {
+            let channel = self.remove(at);
+            return self.refuse_unjoined(&channel, out);
+        }
+        self.resume(at, now, out);
+    }
+
+    /// What waited behind a join that was refused stands on a topic that is not joined.
+    fn refuse_unjoined(&self, channel: &Channel, out: &mut Vec<Effect>) {
+        for frame in channel.waiting.iter().filter_map(|w| w.decode(self.vsn)) {
+            let result = if frame.event == "phx_leave" { Ok("{}") } else { Err(Reason::UnmatchedTopic.into()) };
+            self.answer(&frame, result, out);
+        }
+    }
+
+    fn finish(&self, at: usize, reference: Option<Ref>, outcome: &Outcome, out: &mut Vec<Effect>) {
+        let channel = &self.channels[at];
+        let status;
+        let result = match outcome {
+            Outcome::Ok(response) => Ok(&**response),
+            Outcome::Status(counts) => {
+                status = status_json(counts);
+                Ok(&*status)
+            }
+            Outcome::Refused(refusal) => Err(refusal.clone()),
+        };
+        self.reply(channel.join_ref.as_ref(), reference.as_ref(), &channel.topic, result, out);
+    }
+
+    /// Handles what waited, until something is on its way again.
+    fn resume(&mut self, at: usize, now: Instant, out: &mut Vec<Effect>) {
+        let chan = self.channels[at].chan;
+        while let Some(at) = self.channels.iter().position(|c| c.chan == chan && c.pending.is_none()) {
+            let Some(kept) = self.channels[at].waiting.pop_front() else { return };
+            self.waiting_bytes -= kept.len();
+            if let Some(frame) = kept.decode(self.vsn) {
+                self.push(at, &frame, now, out);
+            }
+        }
+    }
+
+    /// A deadline passed: unanswered requests become `unavailable`, held chats are shown, silence closes the socket.
+    pub fn tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if now >= self.heard + self.limits.idle {
+            out.push(Effect::Close(CloseCode::GoingAway));
+        }
+        let unavailable = Outcome::Refused(Reason::Unavailable.into());
+        let overdue: Vec<(ChannelId, u32)> = self
+            .channels
+            .iter()
+            .flat_map(|c| c.pending.iter().chain(c.claim.iter()).map(move |p| (c.chan, p.serial, p.deadline)))
+            .filter(|(_, _, deadline)| *deadline <= now)
+            .map(|(chan, serial, _)| (chan, serial))
+            .collect();
+        for (chan, serial) in overdue {
+            let joining = self.channels.iter().find(|c| c.chan == chan && !c.joined).map(Channel::leave_effects);
+            self.done(chan, serial, &unavailable, now, out);
+            out.extend(joining.unwrap_or_default());
+        }
+        let joined: Vec<ChatId> = self.channels.iter().filter_map(Channel::chat_id).cloned().collect();
+        for channel in &mut self.channels {
+            for chat in channel.held_until(now) {
+                if !joined.contains(&chat.id) {
+                    out.extend(channel.show(self.vsn, &chat).map(Effect::Send));
+                }
+            }
+        }
+        let deadlines = self.channels.iter().flat_map(Channel::deadlines);
+        self.wake = deadlines.chain([self.heard + self.limits.idle]).min().unwrap_or(now + self.limits.idle);
+    }
+
+    /// The socket is gone, and all its channels with it.
+    pub fn gone(&mut self, out: &mut Vec<Effect>) {
+        for channel in self.channels.drain(..) {
+            channel.gone(true, out);
+        }
+        self.waiting_bytes = 0;
+    }
+}
+
+/// The counts as `user:status` has them.
+pub fn status_json(status: &Status) -> String {
+    format!(
+        r#"{{"teachers":{{"total":{}}},"students":{{"total":{},"waiting":{},"chatting":{},"finished":{}}}}}"#,
+        status.teachers,
+        status.students(),
+        status.waiting,
+        status.chatting,
+        status.finished
+    )
+}
+
+/// Frames that wait.
+type WaitingFrames = VecDeque<Waiting>;
+
+#[cfg(test)]
+mod tests;

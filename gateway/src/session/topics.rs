@@ -1,0 +1,317 @@
+//! What each kind of topic does with a join and with its events. Pure.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::ws::Utf8Bytes;
+use switchboard_contract::limits::{self, SHOWN_CHATS_MAX};
+use switchboard_contract::lobby::{At, ChannelId, ChatRecord, Role};
+use switchboard_contract::names::{ChatId, IdError, UserId};
+use switchboard_contract::reason::Reason;
+
+use super::{ChatCommand, ChatPush, Effect, LobbyCommand, SessionLimits, WaitingFrames};
+use crate::frame::{self, Frame, Ref, Vsn};
+use crate::payload::{self, HistoryParams, JoinUser, Named, Refusal, TeacherSettings};
+
+/// A topic that can be joined.
+pub(super) enum Topic {
+    Teachers,
+    Student(UserId),
+    Chat(Result<ChatId, IdError>),
+}
+
+impl Topic {
+    pub(super) fn parse(topic: &str) -> Option<Topic> {
+        if topic == "presence:teachers" {
+            return Some(Topic::Teachers);
+        }
+        if let Some(id) = topic.strip_prefix("presence:student:") {
+            return UserId::text(id).ok().map(Topic::Student);
+        }
+        match topic.strip_prefix("chats:")? {
+            "" => None,
+            id => Some(Topic::Chat(ChatId::new(id))),
+        }
+    }
+}
+
+/// What a channel is joined to.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Teachers { id: UserId, settings: TeacherSettings, status_version: u64, told: Told },
+    Student { id: UserId, told: Told },
+    Chat { chat: ChatId, role: Role },
+}
+
+/// The chats that a lobby channel was told of.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    shown: VecDeque<ChatId>,
+    held: Vec<(Instant, Arc<ChatRecord>)>,
+}
+
+/// A request whose answer is not there yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) serial: u32,
+    pub(super) reference: Option<Ref>,
+    pub(super) deadline: Instant,
+}
+
+/// A topic joined on a socket, or being joined.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) chan: ChannelId,
+    pub(super) topic: Box<str>,
+    pub(super) join_ref: Option<Ref>,
+    pub(super) kind: Kind,
+    pub(super) joined: bool,
+    pub(super) pending: Option<Pending>,
+    pub(super) claim: Option<Pending>,
+    pub(super) waiting: WaitingFrames,
+}
+
+impl Channel {
+    pub(super) fn new(chan: ChannelId, topic: &str, join_ref: Option<Ref>, kind: Kind) -> Self {
+        Channel {
+            chan,
+            topic: topic.into(),
+            join_ref,
+            kind,
+            joined: false,
+            pending: None,
+            claim: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn wait_for(&mut self, serial: u32, reference: Option<Ref>, now: Instant) {
+        self.pending = Some(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT });
+    }
+
+    pub(super) fn claim_on_its_way(&mut self, serial: u32, reference: Option<Ref>, now: Instant) {
+        self.claim = Some(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT });
+    }
+
+    pub(super) fn is_teachers(&self) -> bool {
+        matches!(self.kind, Kind::Teachers { .. })
+    }
+
+    pub(super) fn chat_id(&self) -> Option<&ChatId> {
+        match &self.kind {
+            Kind::Chat { chat, .. } => Some(chat),
+            Kind::Teachers { .. } | Kind::Student { .. } => None,
+        }
+    }
+
+    /// Notes that this version of the status is shown; false if it, or a newer one, was before.
+    pub(super) fn takes_status(&mut self, version: u64) -> bool {
+        match &mut self.kind {
+            Kind::Teachers { status_version, .. } if *status_version < version => {
+                *status_version = version;
+                true
+            }
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => false,
+        }
+    }
+
+    /// An event for this channel alone carries its join_ref.
+    pub(super) fn encode(&self, vsn: Vsn, event: &str, payload: &str) -> Utf8Bytes {
+        frame::encode_text(vsn, self.join_ref.as_ref(), None, &self.topic, event, payload).into()
+    }
+
+    fn told(&mut self) -> Option<&mut Told> {
+        match &mut self.kind {
+            Kind::Teachers { told, .. } | Kind::Student { told, .. } => Some(told),
+            Kind::Chat { .. } => None,
+        }
+    }
+
+    /// The frame of `new:chat`, unless this channel has shown the chat already.
+    pub(super) fn show(&mut self, vsn: Vsn, chat: &ChatRecord) -> Option<Utf8Bytes> {
+        let told = self.told()?;
+        if told.shown.contains(&chat.id) {
+            return None;
+        }
+        if told.shown.len() >= SHOWN_CHATS_MAX {
+            told.shown.pop_front();
+        }
+        told.shown.push_back(chat.id.clone());
+        told.held.retain(|(_, held)| held.id != chat.id);
+        let event = match &self.kind {
+            Kind::Teachers { id, .. } => format!("new:chat:{id}"),
+            Kind::Student { .. } | Kind::Chat { .. } => "new:chat".to_owned(),
+        };
+        Some(self.encode(vsn, &event, &chat_json(chat, "[]")))
+    }
+
+    /// Keeps a chat back that the client may rejoin by itself.
+    pub(super) fn hold(&mut self, chat: Arc<ChatRecord>, until: Instant) {
+        let Some(told) = self.told() else { return };
+        let known = told.held.iter().any(|(_, held)| held.id == chat.id);
+        if !known && told.held.len() < SHOWN_CHATS_MAX {
+            told.held.push((until, chat));
+        }
+    }
+
+    /// Takes the chats that have been kept back long enough.
+    pub(super) fn held_until(&mut self, now: Instant) -> Vec<Arc<ChatRecord>> {
+        let Some(told) = self.told() else { return Vec::new() };
+        let due = told.held.extract_if(.., |(until, _)| *until <= now).map(|(_, chat)| chat);
+        due.collect()
+    }
+
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        let held = match &self.kind {
+            Kind::Teachers { told, .. } | Kind::Student { told, .. } => told.held.as_slice(),
+            Kind::Chat { .. } => &[],
+        };
+        let requests = self.pending.iter().chain(self.claim.iter()).map(|p| p.deadline);
+        requests.chain(held.iter().map(|(until, _)| *until))
+    }
+
+    /// The channel is gone: what the others have to be told.
+    pub(super) fn gone(&self, lost: bool, out: &mut Vec<Effect>) {
+        out.push(match &self.kind {
+            Kind::Teachers { .. } | Kind::Student { .. } => {
+                Effect::Lobby(LobbyCommand::Set { chan: self.chan, at: At::Left { lost }, serial: None })
+            }
+            Kind::Chat { chat, .. } => Effect::Chat(chat.clone(), ChatCommand::Leave { chan: self.chan, lost }),
+        });
+    }
+
+    /// As [`Channel::gone`], for a join that nobody answered.
+    pub(super) fn leave_effects(&self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.gone(true, &mut effects);
+        effects
+    }
+}
+
+/// Joins a topic: its kind, what to do, and whether the reply waits for [`crate::mailbox::Event::Done`].
+pub(super) fn join(
+    topic: Topic,
+    frame: &Frame<'_>,
+    chan: ChannelId,
+    serial: u32,
+    limits: &SessionLimits,
+) -> Result<(Kind, Effect, bool), Refusal> {
+    let user: JoinUser = payload::read(frame.payload)?;
+    let set = |at, serial| Effect::Lobby(LobbyCommand::Set { chan, at, serial });
+    match topic {
+        Topic::Teachers => {
+            expect_role(user.role, Role::Teacher)?;
+            let settings = user.settings.check(limits.capacity)?;
+            let effect = set(teacher_at(&user.user_id, settings), Some(serial));
+            Ok((Kind::Teachers { id: user.user_id, settings, status_version: 0, told: Told::default() }, effect, true))
+        }
+        Topic::Student(id) => {
+            expect_role(user.role, Role::Student)?;
+            if user.user_id != id {
+                return Err(Reason::Forbidden.into());
+            }
+            let effect = set(At::Student { id: user.user_id.clone(), ready: false }, None);
+            Ok((Kind::Student { id: user.user_id, told: Told::default() }, effect, false))
+        }
+        Topic::Chat(chat) => {
+            let chat = chat.map_err(|_| Reason::NotFound)?;
+            let role = user.role.ok_or_else(|| Refusal::invalid("missing field `role`"))?;
+            let join = ChatCommand::Join { chan, serial, role, user: user.user_id, last_seq: user.last_seq };
+            Ok((Kind::Chat { chat: chat.clone(), role }, Effect::Chat(chat, join), true))
+        }
+    }
+}
+
+fn expect_role(role: Option<Role>, expected: Role) -> Result<(), Refusal> {
+    match role {
+        Some(role) if role != expected => Err(Reason::Forbidden.into()),
+        Some(_) => Ok(()),
+        None => Err(Refusal::invalid("missing field `role`")),
+    }
+}
+
+fn teacher_at(id: &UserId, settings: TeacherSettings) -> At {
+    At::Teacher { id: id.clone(), capacity: settings.capacity, auto: settings.auto, away: settings.away }
+}
+
+/// Whether a claim names nobody else.
+pub(super) fn check_claim(channel: &Channel, frame: &Frame<'_>) -> Result<(), Refusal> {
+    let named: Named = payload::read(frame.payload)?;
+    match (&channel.kind, named.teacher_id) {
+        (Kind::Teachers { id, .. }, Some(named)) if named != *id => Err(Reason::Forbidden.into()),
+        (Kind::Teachers { .. }, _) => Ok(()),
+        (Kind::Student { .. } | Kind::Chat { .. }, _) => Err(Reason::UnmatchedEvent.into()),
+    }
+}
+
+/// An event on a joined topic: what to do, before [`crate::mailbox::Event::Done`] with this serial comes.
+pub(super) fn push(
+    channel: &mut Channel,
+    frame: &Frame<'_>,
+    serial: u32,
+    limits: &SessionLimits,
+) -> Result<Effect, Refusal> {
+    let chan = channel.chan;
+    let set = |at| Ok(Effect::Lobby(LobbyCommand::Set { chan, at, serial: Some(serial) }));
+    match (&mut channel.kind, frame.event.as_ref()) {
+        (Kind::Teachers { id, settings, .. }, "teacher:update") => {
+            let update: TeacherSettings = payload::read(frame.payload)?;
+            *settings = update.check(limits.capacity)?.over(*settings);
+            set(teacher_at(id, *settings))
+        }
+        (Kind::Student { id, .. }, "student:ready") => {
+            let named: Named = payload::read(frame.payload)?;
+            if named.user_id.is_some_and(|named| named != *id) {
+                return Err(Reason::Forbidden.into());
+            }
+            set(At::Student { id: id.clone(), ready: true })
+        }
+        (Kind::Chat { chat, role }, event) => {
+            let push = chat_push(*role, event, frame)?;
+            let push = ChatCommand::Push { chan, serial, push };
+            Ok(Effect::Chat(chat.clone(), push))
+        }
+        (Kind::Teachers { .. } | Kind::Student { .. }, _) => Err(Reason::UnmatchedEvent.into()),
+    }
+}
+
+fn chat_push(role: Role, event: &str, frame: &Frame<'_>) -> Result<ChatPush, Refusal> {
+    let only = |side: Role| if role == side { Ok(()) } else { Err(Refusal::from(Reason::Forbidden)) };
+    match event {
+        "teacher:joined" => only(Role::Teacher).map(|()| ChatPush::Enter),
+        "student:joined" => only(Role::Student).map(|()| ChatPush::Enter),
+        "teacher:send" => {
+            only(Role::Teacher)?;
+            payload::message(frame.payload).map(ChatPush::Send)
+        }
+        "student:send" => {
+            only(Role::Student)?;
+            payload::message(frame.payload).map(ChatPush::Send)
+        }
+        "history" => {
+            let params: HistoryParams = payload::read(frame.payload)?;
+            params.check().map(ChatPush::History)
+        }
+        "chat:terminate" => Ok(ChatPush::Terminate),
+        _ => Err(Reason::UnmatchedEvent.into()),
+    }
+}
+
+/// A chat as clients see it; `messages` is a JSON array.
+pub fn chat_json(chat: &ChatRecord, messages: &str) -> String {
+    let json = serde_json::json!({
+        "id": chat.id,
+        "status": chat.status,
+        "teacher_id": chat.teacher_id,
+        "student_id": chat.student_id,
+        "teacher_entered": chat.teacher_entered,
+        "student_entered": chat.student_entered,
+    });
+    let mut text = json.to_string();
+    text.truncate(text.len() - 1);
+    text.push_str(",\"messages\":");
+    text.push_str(messages);
+    text.push('}');
+    text
+}

@@ -1,0 +1,231 @@
+//! One task per socket: frames and events in, what the session decides out. It never waits for NATS.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::SinkExt as _;
+use switchboard_contract::limits;
+use switchboard_contract::reason::CloseCode;
+use tokio_tungstenite::tungstenite;
+
+use crate::frame::Vsn;
+use crate::mailbox::{Event, Mailbox};
+use crate::server::Gateway;
+use crate::session::{Effect, Session};
+
+/// Events sent before the socket is read again.
+const EVENTS_PER_TURN: usize = 256;
+
+/// How a socket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client closed it, or it broke.
+    Gone,
+    /// We close it.
+    Close(CloseCode),
+}
+
+/// Serves a socket until it ends, and then tells lobby and chats.
+pub async fn serve(mut ws: WebSocket, vsn: Vsn, gateway: Arc<Gateway>) {
+    let (mailbox, mut events) = Mailbox::new();
+    let registered = gateway.register(&mailbox);
+    let mut socket = Socket {
+        session: Session::new(vsn, gateway.limits.clone(), gateway.channel_ids.clone(), Instant::now()),
+        gateway: gateway.clone(),
+        mailbox,
+        effects: Vec::new(),
+        flow: Flow::new(Instant::now()),
+    };
+    let end = socket.run(&mut ws, &mut events).await;
+    // Nothing is delivered any more; what is still on its way finds no channel.
+    drop(events);
+    drop(registered);
+    let mut left = std::mem::take(&mut socket.effects);
+    left.clear();
+    socket.session.gone(&mut left);
+    for effect in left {
+        socket.tell(effect).await;
+    }
+    if let End::Close(code) = end {
+        metrics::counter!("switchboard_gateway_closes_total", "code" => code.code().to_string()).increment(1);
+        close(ws, code).await;
+    }
+}
+
+struct Socket {
+    session: Session,
+    gateway: Arc<Gateway>,
+    mailbox: Mailbox,
+    effects: Vec<Effect>,
+    flow: Flow,
+}
+
+impl Socket {
+    async fn run(&mut self, ws: &mut WebSocket, events: &mut tokio::sync::mpsc::Receiver<Arc<Event>>) -> End {
+        let timer = tokio::time::sleep_until(self.session.wake().into());
+        tokio::pin!(timer);
+        loop {
+            let now = Instant::now();
+            tokio::select! {
+                () = self.mailbox.overflowed() => return End::Close(CloseCode::Policy),
+                Some(event) = events.recv() => {
+                    self.session.event(&event, now, &mut self.effects);
+                    // Yield once, so that what else is being sent to this socket arrives, and goes out in one write.
+                    tokio::task::yield_now().await;
+                    for _ in 0..EVENTS_PER_TURN {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.session.event(&event, now, &mut self.effects);
+                    }
+                }
+                message = ws.recv(), if self.flow.open() => {
+                    if let Some(end) = self.message(message, now) {
+                        return end;
+                    }
+                }
+                () = tokio::time::sleep_until(self.flow.until().into()), if !self.flow.open() => self.flow.reopen(),
+                () = &mut timer => self.session.tick(now, &mut self.effects),
+            }
+            if let Some(end) = self.send(ws).await {
+                return end;
+            }
+            if timer.deadline() != self.session.wake().into() && (timer.is_elapsed() || timer.deadline() > self.session.wake().into()) {
+                timer.as_mut().reset(self.session.wake().into());
+            }
+        }
+    }
+
+    fn message(&mut self, message: Option<Result<Message, axum::Error>>, now: Instant) -> Option<End> {
+        let nobody_waits = self.gateway.lobby.nobody_waits();
+        self.flow.count(now);
+        match message {
+            Some(Ok(Message::Text(text))) => self.session.text(text, nobody_waits, now, &mut self.effects),
+            Some(Ok(Message::Binary(bytes))) => self.session.binary(bytes, nobody_waits, now, &mut self.effects),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.session.heard(now),
+            Some(Ok(Message::Close(_))) | None => return Some(End::Gone),
+            Some(Err(error)) => return Some(end_of(error)),
+        }
+        metrics::counter!("switchboard_gateway_frames_total").increment(1);
+        None
+    }
+
+    /// Carries the effects out: frames are collected and flushed once.
+    async fn send(&mut self, ws: &mut WebSocket) -> Option<End> {
+        if self.effects.is_empty() {
+            return None;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        let mut sent = false;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send(text) => {
+                    sent = true;
+                    if let Err(end) = self.within_deadline(ws.feed(Message::Text(text))).await {
+                        return Some(end);
+                    }
+                }
+                Effect::Close(code) => {
+                    let _ = self.within_deadline(ws.flush()).await;
+                    return Some(End::Close(code));
+                }
+                effect @ (Effect::Lobby(_) | Effect::Chat(..)) => self.tell(effect).await,
+            }
+        }
+        // Keeps the allocation only where it is small: most sockets are idle most of the time.
+        if effects.capacity() <= 4 {
+            self.effects = effects;
+        }
+        if sent && let Err(end) = self.within_deadline(ws.flush()).await {
+            return Some(end);
+        }
+        None
+    }
+
+    /// A write that takes too long, or during which the queue overflows, is a client too slow to read.
+    async fn within_deadline(&self, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+        tokio::select! {
+            biased;
+            written = tokio::time::timeout(limits::WRITE_TIMEOUT, write) => match written {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(End::Gone),
+                Err(_) => Err(End::Close(CloseCode::Policy)),
+            },
+            () = self.mailbox.overflowed() => Err(End::Close(CloseCode::Policy)),
+        }
+    }
+
+    async fn tell(&self, effect: Effect) {
+        match effect {
+            Effect::Lobby(command) => self.gateway.lobby.send(command, &self.mailbox).await,
+            Effect::Chat(chat, command) => self.gateway.hub.send(&chat, command, &self.mailbox).await,
+            Effect::Send(_) | Effect::Close(_) => {}
+        }
+    }
+}
+
+/// Reads a socket more slowly that sends more than [`limits::FRAMES_PER_SECOND_MAX`].
+struct Flow {
+    since: Instant,
+    frames: u32,
+    stopped: bool,
+}
+
+impl Flow {
+    fn new(now: Instant) -> Self {
+        Flow { since: now, frames: 0, stopped: false }
+    }
+
+    fn count(&mut self, now: Instant) {
+        if now.duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Flow::new(now);
+        }
+        self.frames += 1;
+        self.stopped = self.frames >= limits::FRAMES_PER_SECOND_MAX;
+    }
+
+    fn open(&self) -> bool {
+        !self.stopped
+    }
+
+    fn until(&self) -> Instant {
+        self.since + Duration::from_secs(1)
+    }
+
+    fn reopen(&mut self) {
+        *self = Flow::new(self.until());
+    }
+}
+
+fn end_of(error: axum::Error) -> End {
+    use tungstenite::Error;
+    let error = error.into_inner();
+    match error.downcast_ref::<Error>() {
+        Some(Error::Utf8(_)) => End::Close(CloseCode::MalformedText),
+        Some(Error::Capacity(_)) => End::Close(CloseCode::TooLarge),
+        Some(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => End::Gone,
+        Some(Error::Protocol(_)) => End::Close(CloseCode::Protocol),
+        Some(_) => End::Gone,
+        None => {
+            tracing::warn!(%error, "a WebSocket error of an unknown kind");
+            End::Gone
+        }
+    }
+}
+
+/// Sends the close frame, and keeps the connection until the client has closed it too, or a while: a reset because of
+/// unread data would overtake the frame.
+async fn close(mut ws: WebSocket, code: CloseCode) {
+    let frame = CloseFrame { code: code.code(), reason: code.text().into() };
+    let closing = async {
+        if ws.send(Message::Close(Some(frame))).await.is_err() {
+            return;
+        }
+        while let Some(message) = ws.recv().await {
+            if message.is_err() {
+                // What is left unread cannot be read as frames any more.
+                tokio::time::sleep(limits::CLOSE_TIMEOUT).await;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, closing).await;
+}
