@@ -1,16 +1,117 @@
-//! The lobby.
+//! The matcher: rosters, queue and chats. Students wait, teachers pick them up; what is decided is committed to KV
+//! `lobby` before anybody is told.
+//!
+//! [`core`] decides and knows no I/O; [`store`] writes what it decides; the service between them asks and tells.
+
+pub mod alive;
 pub mod core;
-/// Flags.
+mod observe;
+mod outbox;
+mod service;
+pub mod store;
+mod tell;
+
+use std::time::Duration;
+
+use switchboard_contract::admin::{self, Readiness};
+use switchboard_contract::limits;
+use switchboard_contract::names::Incarnation;
+use switchboard_contract::nats::Nats;
+use switchboard_contract::process::{CommonArgs, UsageError};
+use switchboard_contract::streams::{self, Asset};
+use tokio_util::sync::CancellationToken;
+
+use crate::core::{CAPACITY_LIMIT, Config};
+use crate::service::{End, Term};
+
+/// The matcher keeps the lobby of Switchboard: rosters, queue and chats.
 #[derive(clap::Parser, Clone, Debug)]
+#[command(name = "switchboard-matcher", version)]
 pub struct Args {
-    /// Common.
+    /// What every service has.
     #[command(flatten)]
-    pub common: switchboard_contract::process::CommonArgs,
+    pub common: CommonArgs,
+    /// How long the place of a lost user is kept, in milliseconds.
+    #[arg(long, env = "SWITCHBOARD_GRACE_MS", value_name = "MS", default_value_t = ms(limits::GRACE))]
+    pub grace_ms: u64,
+    /// The largest capacity that a teacher may have, in chats; at most 300.
+    #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", value_name = "CHATS", default_value_t = limits::CAPACITY_MAX)]
+    pub max_capacity: u32,
+    /// A chat that one side has not entered for this long ends, in milliseconds.
+    #[arg(long, env = "SWITCHBOARD_ENTER_TIMEOUT_MS", value_name = "MS", default_value_t = ms(limits::ENTER_TIMEOUT))]
+    pub enter_timeout_ms: u64,
+    /// How long a finished chat is kept after its last member left, in milliseconds.
+    #[arg(long, env = "SWITCHBOARD_CHAT_LINGER_MS", value_name = "MS", default_value_t = ms(limits::CHAT_LINGER))]
+    pub chat_linger_ms: u64,
+    /// How many students may wait at once; the next one is refused.
+    #[arg(long, env = "SWITCHBOARD_MAX_WAITING", value_name = "STUDENTS", default_value_t = limits::QUEUE_MAX)]
+    pub max_waiting: usize,
 }
-/// Runs.
+
+impl Args {
+    fn config(&self) -> Result<Config, UsageError> {
+        if !(1..=CAPACITY_LIMIT).contains(&self.max_capacity) {
+            return Err(UsageError(format!("--max-capacity {}: it is between 1 and 300", self.max_capacity)));
+        }
+        if !(1..=limits::QUEUE_MAX).contains(&self.max_waiting) {
+            let max = limits::QUEUE_MAX;
+            return Err(UsageError(format!("--max-waiting {}: it is between 1 and {max}", self.max_waiting)));
+        }
+        Ok(Config {
+            grace: Duration::from_millis(self.grace_ms),
+            max_capacity: self.max_capacity,
+            enter_timeout: Duration::from_millis(self.enter_timeout_ms),
+            chat_linger: Duration::from_millis(self.chat_linger_ms),
+            max_waiting: self.max_waiting,
+        })
+    }
+}
+
+/// Runs until `stop`: the admin port, and the lobby.
 ///
 /// # Errors
-/// None yet.
-pub async fn run(_args: Args, _stop: tokio_util::sync::CancellationToken) -> anyhow::Result<()> {
-    Ok(())
+/// If the flags cannot be, something that is needed is not there in time, or another matcher took over.
+pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+    args.config()?;
+    let readiness = Readiness::new();
+    let admin_stop = CancellationToken::new();
+    admin::serve(args.common.admin_addr, readiness.clone(), admin_stop.clone()).await?;
+    observe::describe();
+    let outcome = lead(args, &readiness, stop).await;
+    admin_stop.cancel();
+    outcome
+}
+
+/// Leads the lobby until `stop`. When a batch fails, it begins a new epoch with what the bucket holds.
+///
+/// # Errors
+/// If something that is needed is not there in time, or another matcher took over.
+pub async fn lead(args: Args, readiness: &Readiness, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = args.config()?;
+    let me = Incarnation::new();
+    let Some(nats) = stop.run_until_cancelled(prepare(&args, &me)).await else { return Ok(()) };
+    let nats = nats?;
+    let mut heard = None;
+    loop {
+        let Some(term) = stop.run_until_cancelled(Term::begin(&nats, &me, config.clone(), heard)).await else {
+            return Ok(());
+        };
+        match term?.serve(readiness, &stop).await? {
+            End::Stopped => return Ok(()),
+            End::SteppedDown(status) => heard = Some(status),
+        }
+    }
+}
+
+/// Everything that must be there before the lobby can be led.
+async fn prepare(args: &Args, me: &Incarnation) -> anyhow::Result<Nats> {
+    let nats = Nats::connect(&args.common, "matcher", me).await?;
+    streams::ensure(&nats, Asset::Lobby, args.common.nats_replicas).await?;
+    streams::ensure(&nats, Asset::Gateways, args.common.nats_replicas).await?;
+    streams::wait_for(&nats, Asset::Rooms).await?;
+    Ok(nats)
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,98 @@
+//! The matcher's metrics, one function for each thing that happens.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use switchboard_contract::lobby::Status;
+use switchboard_contract::names::MatcherVerb;
+
+use crate::core::Counters;
+use crate::store::Outcome;
+
+/// Says what each metric means.
+pub(crate) fn describe() {
+    describe_counter!("switchboard_matcher_requests_total", "Requests of gateways, by verb");
+    describe_counter!("switchboard_matcher_replies_dropped_total", "Replies and pushes dropped because NATS took none");
+    describe_counter!("switchboard_matcher_batches_total", "Batches written, by outcome");
+    describe_counter!("switchboard_matcher_records_total", "Records written or purged");
+    describe_histogram!("switchboard_matcher_commit_seconds", "From sending a batch to its acknowledgement");
+    describe_counter!("switchboard_matcher_matched_total", "Students assigned to a teacher");
+    describe_counter!("switchboard_matcher_terminated_total", "Chats that were terminated");
+    describe_counter!("switchboard_matcher_requeued_total", "Chats whose student went back into the queue");
+    describe_counter!("switchboard_matcher_expired_total", "Users removed at the end of their grace time");
+    describe_counter!("switchboard_matcher_queue_full_total", "Students refused because the queue was full");
+    describe_counter!("switchboard_matcher_retold_total", "new:chat told again to a channel");
+    describe_counter!("switchboard_matcher_repaired_total", "Records that did not fit together when loaded");
+    describe_counter!("switchboard_matcher_log_entries_total", "Entries written to the logs of chats");
+    describe_counter!("switchboard_matcher_pushes_total", "Pushes to gateways, by kind");
+    describe_counter!("switchboard_matcher_gateways_gone_total", "Gateways that died or said goodbye");
+    describe_counter!("switchboard_matcher_stepdowns_total", "Epochs that ended because a batch failed");
+    describe_gauge!("switchboard_matcher_teachers", "Teachers on the roster");
+    describe_gauge!("switchboard_matcher_students", "Students on the roster, by state");
+    describe_gauge!("switchboard_matcher_inbox", "Rows that wait for room in a batch");
+    describe_gauge!("switchboard_matcher_epoch", "The epoch that this matcher leads");
+}
+
+pub(crate) fn request(verb: MatcherVerb) {
+    counter!("switchboard_matcher_requests_total", "verb" => verb.as_str()).increment(1);
+}
+
+pub(crate) fn dropped() {
+    counter!("switchboard_matcher_replies_dropped_total").increment(1);
+}
+
+pub(crate) fn batch(outcome: Outcome, records: usize, took: Duration) {
+    let outcome = match outcome {
+        Outcome::Committed { .. } => "committed",
+        Outcome::Fenced => "fenced",
+        Outcome::Unknown => "unknown",
+    };
+    counter!("switchboard_matcher_batches_total", "outcome" => outcome).increment(1);
+    counter!("switchboard_matcher_records_total").increment(records as u64);
+    histogram!("switchboard_matcher_commit_seconds").record(took.as_secs_f64());
+}
+
+pub(crate) fn logged() {
+    counter!("switchboard_matcher_log_entries_total").increment(1);
+}
+
+pub(crate) fn push(kind: &'static str) {
+    counter!("switchboard_matcher_pushes_total", "kind" => kind).increment(1);
+}
+
+pub(crate) fn gateway_gone() {
+    counter!("switchboard_matcher_gateways_gone_total").increment(1);
+}
+
+pub(crate) fn stepdown() {
+    counter!("switchboard_matcher_stepdowns_total").increment(1);
+}
+
+pub(crate) fn epoch(epoch: u64) {
+    gauge!("switchboard_matcher_epoch").set(epoch as f64);
+}
+
+pub(crate) fn lobby(status: &Status, inbox: usize) {
+    gauge!("switchboard_matcher_teachers").set(status.teachers as f64);
+    for (state, n) in [("waiting", status.waiting), ("chatting", status.chatting), ("finished", status.finished)] {
+        gauge!("switchboard_matcher_students", "state" => state).set(n as f64);
+    }
+    gauge!("switchboard_matcher_inbox").set(inbox as f64);
+}
+
+/// What the core has counted since it was asked last.
+pub(crate) fn counters(before: &mut Counters, now: Counters) {
+    let steps = [
+        ("switchboard_matcher_matched_total", now.matched - before.matched),
+        ("switchboard_matcher_terminated_total", now.terminated - before.terminated),
+        ("switchboard_matcher_requeued_total", now.requeued - before.requeued),
+        ("switchboard_matcher_expired_total", now.expired - before.expired),
+        ("switchboard_matcher_queue_full_total", now.refused - before.refused),
+        ("switchboard_matcher_retold_total", now.retold - before.retold),
+        ("switchboard_matcher_repaired_total", now.repaired - before.repaired),
+    ];
+    for (name, by) in steps {
+        counter!(name).increment(by);
+    }
+    *before = now;
+}

@@ -1,0 +1,407 @@
+//! One epoch: the task that owns the core, and what it listens to.
+//!
+//! The task runs one `select!`; each event is handled by a plain function, and what the core wants told is handed to
+//! the outbox or becomes a request whose answer is an event again. So it never waits, and nothing in it is locked.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+use async_nats::Subscriber;
+use async_nats::service::{Request, Service, ServiceExt as _};
+use bytes::Bytes;
+use futures_util::future::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt as _};
+use switchboard_contract::admin::Readiness;
+use switchboard_contract::limits::{HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
+use switchboard_contract::lobby::{Done, Heartbeat, Leader, Status};
+use switchboard_contract::names::{self, Incarnation, MatcherVerb};
+use switchboard_contract::nats::Nats;
+use switchboard_contract::reason::Reason;
+use switchboard_contract::wire::{V1, decode, encode};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::alive::Alive;
+use crate::core::{Config, Core, Counters, Effect, Input, Now, Token};
+use crate::observe;
+use crate::outbox::{Out, Outbox};
+use crate::store::{self, Epoch, Outcome};
+use crate::tell::{self, Answer, Asked};
+
+/// Requests that are taken in one go before the next batch begins, so that they share it.
+const REQUESTS_PER_TURN: usize = 256;
+/// Requests to gateways and logs that are not answered yet. The core asks again for what is above it.
+const ASKED_MAX: usize = 8192;
+/// Random characters that begin the ids of an epoch's chats.
+const CHAT_PREFIX_LENGTH: usize = 6;
+
+/// How an epoch ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// The process stops.
+    Stopped,
+    /// A batch failed; the status that was committed last.
+    SteppedDown(Status),
+}
+
+type Requests = SelectAll<Pin<Box<dyn Stream<Item = (MatcherVerb, Request)> + Send>>>;
+
+/// A leader's time in office.
+pub(crate) struct Term {
+    me: Incarnation,
+    nats: Nats,
+    epoch: Epoch,
+    core: Core,
+    start: Instant,
+    service: Service,
+    requests: Requests,
+    /// Requests that are not answered yet.
+    waiting: HashMap<Token, Request>,
+    next_token: Token,
+    outbox: Outbox,
+    asked: FuturesUnordered<Asked>,
+    commit: Option<JoinHandle<Outcome>>,
+    heartbeats: Subscriber,
+    alive: Alive,
+    look: Interval,
+    link: watch::Receiver<u64>,
+    counters: Counters,
+}
+
+enum Event {
+    Stop,
+    Committed(Outcome),
+    Link,
+    Answer(Answer),
+    Heartbeat(Bytes),
+    Request(MatcherVerb, Request),
+    Due,
+    Look,
+    Lost(&'static str),
+}
+
+impl Term {
+    /// Begins an epoch, and loads what the bucket holds. `heard`: the status of this process's own last epoch; then
+    /// nobody else may have begun one since.
+    pub(crate) async fn begin(
+        nats: &Nats,
+        me: &Incarnation,
+        config: Config,
+        heard: Option<Status>,
+    ) -> anyhow::Result<Term> {
+        let mut link = nats.link();
+        link.wait_for(|n| n % 2 == 1).await.context("the connection to NATS has ended")?;
+        let epoch = store::acquire(nats, me, |now| match now {
+            Some(now) if heard.is_some() && now.leader != *me => bail!("{} leads since {}", now.leader, now.since),
+            Some(_) | None => Ok(()),
+        })
+        .await?;
+        let records = store::load(nats, epoch).await?;
+        let loaded = records.len();
+        let start = Instant::now();
+        let mut core = Core::new(epoch.number, &names::random_token(CHAT_PREFIX_LENGTH), config);
+        core.load(now(start), records, epoch.revision, heard);
+        let heartbeats = nats.client.subscribe(names::ALIVE_GATEWAYS).await.context("cannot hear heartbeats")?;
+        let (service, requests) = listen(nats, epoch).await?;
+        nats.round_trip(REQUEST_TIMEOUT).await.context("NATS went away")?;
+        let mut look = tokio::time::interval(HEARTBEAT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tracing::info!(epoch = epoch.number, records = loaded, repaired = core.counters().repaired, "leading");
+        observe::epoch(epoch.number);
+        Ok(Term {
+            me: me.clone(),
+            nats: nats.clone(),
+            epoch,
+            core,
+            start,
+            service,
+            requests,
+            waiting: HashMap::new(),
+            next_token: 0,
+            outbox: Outbox::new(nats.clone()),
+            asked: FuturesUnordered::new(),
+            commit: None,
+            heartbeats,
+            alive: Alive::default(),
+            look,
+            link,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Serves until `stop`, or until a batch fails.
+    ///
+    /// # Errors
+    /// If the connection has ended.
+    pub(crate) async fn serve(mut self, readiness: &Readiness, stop: &CancellationToken) -> anyhow::Result<End> {
+        self.input(Input::Tick);
+        self.flush();
+        self.report(readiness);
+        loop {
+            match self.next(stop).await {
+                Event::Stop => {
+                    readiness.set(Err("stopping"));
+                    return Ok(self.finish().await);
+                }
+                Event::Lost(what) => bail!("{what} ended"),
+                Event::Committed(Outcome::Committed { seq }) => {
+                    let effects = self.core.committed(now(self.start), seq);
+                    self.perform(effects);
+                }
+                Event::Committed(outcome) => {
+                    readiness.set(Err("beginning a new epoch"));
+                    return Ok(self.step_down(outcome).await);
+                }
+                Event::Answer(answer) => self.answered(answer),
+                Event::Heartbeat(body) => self.heartbeat(&body),
+                Event::Request(verb, request) => self.requested(verb, request),
+                Event::Due => self.input(Input::Tick),
+                Event::Link => {
+                    self.alive.forgive(self.start.elapsed());
+                    self.report(readiness);
+                }
+                Event::Look => self.look(readiness),
+            }
+            self.take_waiting_requests();
+            self.flush();
+        }
+    }
+
+    async fn next(&mut self, stop: &CancellationToken) -> Event {
+        let commit = async {
+            match &mut self.commit {
+                Some(task) => task.await.unwrap_or(Outcome::Unknown),
+                None => std::future::pending().await,
+            }
+        };
+        let due = self.start + self.core.next_deadline();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Event::Stop,
+            outcome = commit => {
+                self.commit = None;
+                Event::Committed(outcome)
+            }
+            changed = self.link.changed() => changed.map_or(Event::Lost("the connection to NATS"), |()| Event::Link),
+            Some(answer) = self.asked.next() => Event::Answer(answer),
+            message = self.heartbeats.next() => {
+                message.map_or(Event::Lost("the subscription of heartbeats"), |m| Event::Heartbeat(m.payload))
+            }
+            request = self.requests.next() => {
+                request.map_or(Event::Lost("the service"), |(verb, request)| Event::Request(verb, request))
+            }
+            () = tokio::time::sleep_until(due.into()) => Event::Due,
+            _ = self.look.tick() => Event::Look,
+        }
+    }
+
+    /// Those that are here already share a batch.
+    fn take_waiting_requests(&mut self) {
+        for _ in 0..REQUESTS_PER_TURN {
+            match self.requests.next().now_or_never() {
+                Some(Some((verb, request))) => self.requested(verb, request),
+                Some(None) | None => return,
+            }
+        }
+    }
+
+    /// Begins the next batch, if there is one. While NATS is away nothing is handed to it.
+    fn flush(&mut self) {
+        if self.commit.is_some() || !self.nats.is_up() {
+            return;
+        }
+        if let Some(batch) = self.core.take_batch(now(self.start)) {
+            let (nats, epoch, records) = (self.nats.clone(), self.epoch, batch.records.len());
+            self.commit = Some(tokio::spawn(async move {
+                let begin = Instant::now();
+                let outcome = store::commit(&nats, epoch, batch).await;
+                observe::batch(outcome, records, begin.elapsed());
+                outcome
+            }));
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let effects = self.core.handle(now(self.start), input);
+        self.perform(effects);
+    }
+
+    fn requested(&mut self, verb: MatcherVerb, request: Request) {
+        observe::request(verb);
+        let token = self.next_token;
+        let body = &request.message.payload;
+        let input = match verb {
+            MatcherVerb::Status => {
+                let leader = Leader { v: V1, leader: self.me.clone(), status: self.core.status() };
+                self.outbox.send(Out::Reply(request, encode(&leader)));
+                return;
+            }
+            MatcherVerb::Table => decode("table", body).map(|table| Input::Table(token, table)),
+            MatcherVerb::Claim => decode("claim", body).map(|claim| Input::Claim(token, claim)),
+            MatcherVerb::Terminate => decode("terminate", body).map(|terminate| Input::Terminate(token, terminate)),
+        };
+        let input = match input {
+            Ok(input) => input,
+            Err(error) => {
+                tracing::warn!(verb = verb.as_str(), %error, "a request was refused");
+                self.outbox.send(Out::Refuse(request, error.to_string()));
+                return;
+            }
+        };
+        if let Input::Table(_, table) = &input {
+            self.alive.heard(self.start.elapsed(), &table.gateway);
+        }
+        if self.waiting.len() >= MATCHER_INBOX_MAX {
+            let done = Done { v: V1, epoch: self.epoch.number, refused: Some(Reason::Unavailable) };
+            if !matches!(input, Input::Table(..)) {
+                self.outbox.send(Out::Reply(request, encode(&done)));
+            }
+            return;
+        }
+        self.next_token += 1;
+        self.waiting.insert(token, request);
+        self.input(input);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::TableReply(token, reply) => self.reply(token, encode(&reply)),
+                Effect::Done(token, done) => self.reply(token, encode(&done)),
+                Effect::Forget(token) => {
+                    observe::dropped();
+                    self.waiting.remove(&token);
+                }
+                Effect::Status(status) => self.outbox.send(Out::Publish(names::LOBBY_STATUS.into(), encode(&status))),
+                Effect::Push(gateway, push) if push.new_chats.is_empty() => {
+                    observe::push("positions");
+                    self.outbox.send(Out::Publish(names::gateway_subject(&gateway), encode(&push)));
+                }
+                Effect::Push(gateway, push) => {
+                    observe::push("new_chats");
+                    self.ask(|nats| tell::push(nats, gateway, push));
+                }
+                Effect::Log(chat, event) => self.ask(|nats| tell::log(nats, chat, event)),
+            }
+        }
+    }
+
+    fn ask(&mut self, asked: impl FnOnce(Nats) -> Asked) {
+        if self.asked.len() < ASKED_MAX {
+            self.asked.push(asked(self.nats.clone()));
+        } else {
+            observe::dropped();
+        }
+    }
+
+    fn reply(&mut self, token: Token, body: Bytes) {
+        if let Some(request) = self.waiting.remove(&token) {
+            self.outbox.send(Out::Reply(request, body));
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Told(gateway, told) => self.input(Input::Told(gateway, told)),
+            Answer::Logged(chat, event) => {
+                observe::logged();
+                self.input(Input::Logged(chat, event));
+            }
+            Answer::RoundTrip => self.bury(),
+            Answer::None => {}
+        }
+    }
+
+    fn heartbeat(&mut self, body: &[u8]) {
+        match decode::<Heartbeat>("heartbeat", body) {
+            Ok(heartbeat) if heartbeat.bye => self.gone(heartbeat.gateway, "said goodbye"),
+            Ok(heartbeat) => self.alive.heard(self.start.elapsed(), &heartbeat.gateway),
+            Err(error) => tracing::warn!(%error, "a heartbeat was refused"),
+        }
+    }
+
+    /// Once a second: who is silent? It counts only if NATS carries others to us, or our own words.
+    fn look(&mut self, readiness: &Readiness) {
+        let at = self.start.elapsed();
+        if !self.alive.silent(at).is_empty() && self.nats.is_up() {
+            if self.alive.hears(at) {
+                self.bury();
+            } else {
+                self.ask(tell::round_trip);
+            }
+        }
+        self.report(readiness);
+    }
+
+    fn bury(&mut self) {
+        for gateway in self.alive.silent(self.start.elapsed()) {
+            self.gone(gateway, "is silent");
+        }
+    }
+
+    fn gone(&mut self, gateway: Incarnation, why: &'static str) {
+        tracing::info!(%gateway, why, "a gateway is gone");
+        observe::gateway_gone();
+        self.alive.forget(&gateway);
+        self.input(Input::GatewayGone(gateway));
+    }
+
+    fn report(&mut self, readiness: &Readiness) {
+        readiness.set(if self.nats.is_up() { Ok(()) } else { Err("NATS is away") });
+        observe::lobby(&self.core.status(), self.core.inbox_len());
+        observe::counters(&mut self.counters, self.core.counters());
+    }
+
+    /// Takes no more requests, and waits for the batch in flight.
+    async fn finish(mut self) -> End {
+        self.requests = SelectAll::new();
+        if let Some(task) = self.commit.take()
+            && let Ok(Outcome::Committed { seq }) = task.await
+        {
+            // Pushes and log entries among them are never sent: the next leader owes them.
+            let effects = self.core.committed(now(self.start), seq);
+            self.perform(effects);
+        }
+        let _ = self.service.stop().await;
+        self.outbox.close().await;
+        End::Stopped
+    }
+
+    /// What is in memory is worth nothing any more, and nobody was told of it.
+    async fn step_down(self, outcome: Outcome) -> End {
+        tracing::warn!(epoch = self.epoch.number, ?outcome, "a batch failed: beginning a new epoch");
+        observe::stepdown();
+        let status = self.core.status();
+        let _ = self.service.stop().await;
+        End::SteppedDown(status)
+    }
+}
+
+/// Listens as a micro-service. The queue group carries the epoch, so that a paused leader of an earlier epoch takes no
+/// request away.
+async fn listen(nats: &Nats, epoch: Epoch) -> anyhow::Result<(Service, Requests)> {
+    let service = nats
+        .client
+        .service_builder()
+        .description("The lobby: rosters, queue and chats")
+        .queue_group(format!("matcher-{}", epoch.number))
+        .start("matcher", env!("CARGO_PKG_VERSION"))
+        .await
+        .map_err(anyhow::Error::from_boxed)
+        .context("cannot start the service")?;
+    let mut requests: Requests = SelectAll::new();
+    for verb in MatcherVerb::ALL {
+        let endpoint = service.endpoint_builder().name(verb.as_str()).add(verb.subject()).await;
+        let endpoint = endpoint.map_err(anyhow::Error::from_boxed).context("cannot start an endpoint")?;
+        requests.push(Box::pin(endpoint.map(move |request| (verb, request))));
+    }
+    Ok((service, requests))
+}
+
+fn now(start: Instant) -> Now {
+    Now { at: start.elapsed(), wall: SystemTime::now() }
+}

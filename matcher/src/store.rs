@@ -1,0 +1,298 @@
+//! KV `lobby`: whose epoch it is, what is in it, and how a batch gets into it.
+//!
+//! Every write carries a guard: it is refused once another leader has written `epoch`. What a batch leaves behind was
+//! looked at on nats-server 2.15.1, on one server and on three: a purge marker with `Nats-Rollup: sub` and a TTL of a
+//! second is taken inside a guarded batch as well, and nothing of it is left after that second. (It must be the only
+//! message of its subject in the batch, which it is: one record per key.)
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::push::OrderedConfig;
+use async_nats::jetstream::{self, Message};
+use async_nats::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use switchboard_contract::limits::{COMMIT_TIMEOUT, PURGE_TTL, REQUEST_TIMEOUT, START_TIMEOUT};
+use switchboard_contract::lobby::EpochRecord;
+use switchboard_contract::names::{self, Incarnation, LobbyKey};
+use switchboard_contract::nats::{Nats, RequestError};
+use switchboard_contract::wire::{V1, decode, encode, timestamp};
+
+use crate::core::{Batch, Loaded, Record};
+
+/// A stored value is behind the one that a write expects. In a batch, and in a single write.
+const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
+/// What a write to `epoch` gets as well while a guarded write of the earlier leader is in process.
+const IN_PROCESS: u64 = 10164;
+
+/// How often a new epoch is tried for.
+const ACQUIRE_RETRY: Duration = Duration::from_millis(50);
+
+/// An epoch that this process has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// Counts leaders.
+    pub number: u64,
+    /// Its record's sequence in the bucket's stream: what guards every write.
+    pub revision: u64,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is stored; the last sequence it has.
+    Committed {
+        /// In the bucket's stream.
+        seq: u64,
+    },
+    /// None of it is stored: there is a newer epoch.
+    Fenced,
+    /// It may be stored or not, now or in a moment.
+    Unknown,
+}
+
+/// The answer of the stream to a write.
+#[derive(serde::Deserialize)]
+struct Ack {
+    #[serde(default)]
+    seq: u64,
+    error: Option<AckError>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct AckError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Who leads, as the bucket has it: the record and its sequence.
+///
+/// # Errors
+/// If NATS does not answer, or the record is not understood.
+pub async fn leader(nats: &Nats) -> anyhow::Result<Option<(EpochRecord, u64)>> {
+    let stored = nats
+        .leader_get(&names::bucket_stream(names::LOBBY_BUCKET), &LobbyKey::Epoch.subject(), REQUEST_TIMEOUT)
+        .await
+        .context("cannot read the epoch")?;
+    let Some(stored) = stored else { return Ok(None) };
+    let Some(body) = stored.body else { bail!("the epoch was deleted: the lobby cannot be led without it") };
+    Ok(Some((decode("epoch", &body)?, stored.seq)))
+}
+
+/// Begins a new epoch: from here on no earlier leader writes anything. `may` is asked with the record that is to be
+/// replaced, each time it is read.
+///
+/// # Errors
+/// If `may` says no, or NATS gives no clear answer within [`START_TIMEOUT`].
+pub async fn acquire(
+    nats: &Nats,
+    me: &Incarnation,
+    may: impl Fn(Option<&EpochRecord>) -> anyhow::Result<()>,
+) -> anyhow::Result<Epoch> {
+    let deadline = tokio::time::Instant::now() + START_TIMEOUT;
+    loop {
+        match leader(nats).await {
+            Ok(before) => {
+                may(before.as_ref().map(|(record, _)| record))?;
+                if let Some(epoch) = try_acquire(nats, me, before).await? {
+                    return Ok(epoch);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the epoch cannot be read yet"),
+        }
+        if tokio::time::Instant::now() > deadline {
+            bail!("no new epoch for {} s", START_TIMEOUT.as_secs());
+        }
+        tokio::time::sleep(ACQUIRE_RETRY).await;
+    }
+}
+
+/// One try: compare and set. `None`: lost, or not known; read again.
+async fn try_acquire(
+    nats: &Nats,
+    me: &Incarnation,
+    before: Option<(EpochRecord, u64)>,
+) -> anyhow::Result<Option<Epoch>> {
+    let (number, expected) = before.map_or((1, 0), |(record, seq)| (record.epoch + 1, seq));
+    let record = EpochRecord { v: V1, epoch: number, leader: me.clone(), since: timestamp(SystemTime::now()) };
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(expected));
+    let answer = nats
+        .request_with(LobbyKey::Epoch.subject(), Some(headers), encode(&record), REQUEST_TIMEOUT)
+        .await
+        .map(|message| serde_json::from_slice::<Ack>(&message.payload));
+    match answer {
+        Ok(Ok(Ack { error: None, seq })) => Ok(Some(Epoch { number, revision: seq })),
+        Ok(Ok(Ack { error: Some(error), .. })) if error.err_code == IN_PROCESS => Ok(None),
+        Ok(Ok(Ack { error: Some(error), .. })) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
+            tracing::info!("another matcher began an epoch at the same time");
+            Ok(None)
+        }
+        Ok(Ok(Ack { error: Some(error), .. })) => bail!("the epoch was refused: {error:?}"),
+        Ok(Err(error)) => Err(error).context("the answer to the epoch is not understood"),
+        Err(error) => {
+            tracing::debug!(%error, "the epoch was not written");
+            Ok(None)
+        }
+    }
+}
+
+/// Reads all records, in one pass that is complete when the own epoch's record has come by: nothing that an earlier
+/// leader wrote can come after it.
+///
+/// # Errors
+/// If NATS does not deliver all of it within [`START_TIMEOUT`], or a record is not understood.
+pub async fn load(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
+    tokio::time::timeout(START_TIMEOUT, read_all(nats, epoch)).await.context("the lobby was not delivered in time")?
+}
+
+async fn read_all(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
+    let context = jetstream::new(nats.client.clone());
+    let stream = context.get_stream_no_info(names::bucket_stream(names::LOBBY_BUCKET)).await?;
+    let config = OrderedConfig {
+        deliver_subject: nats.client.new_inbox(),
+        filter_subject: names::bucket_subjects(names::LOBBY_BUCKET),
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        ..OrderedConfig::default()
+    };
+    let consumer = stream.create_consumer(config).await.context("cannot read the lobby")?;
+    let mut messages = consumer.messages().await.context("cannot read the lobby")?;
+    // A replica that lags may deliver an older record first, and the newer one, or its purge, after it.
+    let mut records = BTreeMap::new();
+    while let Some(message) = messages.next().await {
+        let message = message.context("reading the lobby was interrupted")?;
+        let revision = message.info().map_err(anyhow::Error::from_boxed)?.stream_sequence;
+        let Some(key) = LobbyKey::from_subject(&message.subject) else {
+            tracing::warn!(subject = %message.subject, "a key that nobody here writes");
+            continue;
+        };
+        if key == LobbyKey::Epoch {
+            if revision >= epoch.revision {
+                return Ok(records.into_values().collect());
+            }
+        } else if is_marker(&message) {
+            records.remove(&key);
+        } else {
+            let record = parse(&key, &message.payload).with_context(|| format!("record {key}"))?;
+            records.insert(key.clone(), Loaded { key, record, revision });
+        }
+    }
+    bail!("reading the lobby ended early")
+}
+
+fn is_marker(message: &Message) -> bool {
+    let headers = message.headers.as_ref();
+    headers.is_some_and(|h| h.get("KV-Operation").is_some() || h.get("Nats-Marker-Reason").is_some())
+}
+
+fn parse(key: &LobbyKey, body: &[u8]) -> anyhow::Result<Record> {
+    Ok(match key {
+        LobbyKey::Epoch => bail!("the epoch is no record of the lobby"),
+        LobbyKey::Teacher(_) => Record::Teacher(decode("teacher", body)?),
+        LobbyKey::Student(_) => Record::Student(decode("student", body)?),
+        LobbyKey::Queue(_) => Record::Queue(decode("queue", body)?),
+        LobbyKey::Chat(_) => Record::Chat(decode("chat", body)?),
+    })
+}
+
+/// Writes a batch, all or nothing, unless there is a newer epoch. Only one may be in flight.
+pub async fn commit(nats: &Nats, epoch: Epoch, batch: Batch) -> Outcome {
+    let mut records = batch.records;
+    let Some((key, record)) = records.pop() else { return Outcome::Unknown };
+    let (subject, mut headers, body) = message(epoch, &key, record.as_ref());
+    if !records.is_empty() {
+        let id = names::random_token(16);
+        let size = records.len() as u64 + 1;
+        if publish_all(nats, epoch, &id, records).await.is_err() {
+            return Outcome::Unknown;
+        }
+        number(&mut headers, &id, size);
+        headers.insert("Nats-Batch-Commit", "1");
+    }
+    // An error in the middle is answered here as well: the batch it has ended is not complete.
+    match nats.request_with(subject, Some(headers), body, COMMIT_TIMEOUT).await {
+        Ok(answer) => read_ack(&answer.payload),
+        Err(RequestError::NoResponders | RequestError::Down | RequestError::Timeout) => Outcome::Unknown,
+    }
+}
+
+async fn publish_all(
+    nats: &Nats,
+    epoch: Epoch,
+    id: &str,
+    records: Vec<(LobbyKey, Option<Record>)>,
+) -> anyhow::Result<()> {
+    let publish = async {
+        for (n, (key, record)) in (1..).zip(&records) {
+            let (subject, mut headers, body) = message(epoch, key, record.as_ref());
+            number(&mut headers, id, n);
+            nats.client.publish_with_headers(subject, headers, body).await?;
+        }
+        Ok(())
+    };
+    // While the connection is down the client's buffer fills up, and publishing would wait for ever.
+    tokio::time::timeout(COMMIT_TIMEOUT, publish).await?
+}
+
+fn message(epoch: Epoch, key: &LobbyKey, record: Option<&Record>) -> (String, HeaderMap, Bytes) {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(epoch.revision));
+    headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", LobbyKey::Epoch.subject());
+    let body = match record {
+        Some(Record::Teacher(record)) => encode(record),
+        Some(Record::Student(record)) => encode(record),
+        Some(Record::Queue(record)) => encode(record),
+        Some(Record::Chat(record)) => encode(record),
+        None => {
+            headers.insert("KV-Operation", "PURGE");
+            headers.insert("Nats-Rollup", "sub");
+            headers.insert("Nats-TTL", format!("{}s", PURGE_TTL.as_secs()));
+            Bytes::new()
+        }
+    };
+    (key.subject(), headers, body)
+}
+
+fn number(headers: &mut HeaderMap, id: &str, n: u64) {
+    headers.insert("Nats-Batch-Id", id);
+    headers.insert("Nats-Batch-Sequence", HeaderValue::from(n));
+}
+
+/// A refusal's ack carries a sequence too, so the error is looked at first.
+fn read_ack(body: &[u8]) -> Outcome {
+    match serde_json::from_slice::<Ack>(body) {
+        Ok(Ack { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => Outcome::Fenced,
+        Ok(Ack { error: Some(error), .. }) => {
+            tracing::warn!(code = error.err_code, error = error.description, "a batch was refused");
+            Outcome::Unknown
+        }
+        Ok(Ack { error: None, seq }) => Outcome::Committed { seq },
+        Err(error) => {
+            tracing::warn!(%error, "the answer to a batch is not understood");
+            Outcome::Unknown
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_not_mistaken_for_a_sequence() {
+        let stale = br#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 7"},"seq":0}"#;
+        assert_eq!(read_ack(stale), Outcome::Fenced);
+        let incomplete = br#"{"error":{"code":400,"err_code":10176,"description":"incomplete"},"seq":0}"#;
+        assert_eq!(read_ack(incomplete), Outcome::Unknown);
+        assert_eq!(
+            read_ack(br#"{"stream":"KV_lobby","seq":12,"batch":"b","count":5}"#),
+            Outcome::Committed { seq: 12 }
+        );
+        assert_eq!(read_ack(b""), Outcome::Unknown);
+    }
+}
