@@ -8,6 +8,7 @@ mod codec;
 mod session;
 mod socket;
 
+pub(crate) use codec::ReplyIn;
 pub use codec::{DecodeError, Frame, Outgoing, Payload, Vsn};
 pub use session::{Client, ClientError, Message, Reply};
 pub use socket::{ConnectError, Incoming, Socket, SocketError};

@@ -350,7 +350,7 @@ mod tests {
         assert_eq!((reply.reference.as_deref(), &*reply.event), (Some("12"), "phx_reply"));
         assert!(matches!(reply.payload, Payload::BinaryReply { status: "ok", data: b"data" }));
         let broadcast = decode_binary(b"\x02\x01\x01te").unwrap();
-        assert_eq!((broadcast.join_ref, &*broadcast.topic, &*broadcast.event), (None, "t".into(), "e"));
+        assert_eq!((broadcast.join_ref, &*broadcast.topic, &*broadcast.event), (None, "t", "e"));
     }
 
     #[test]

@@ -67,10 +67,10 @@ pub enum SocketError {
 
 impl From<WsError> for SocketError {
     fn from(error: WsError) -> Self {
-        match error {
-            WsError::ConnectionClosed | WsError::AlreadyClosed => SocketError::Closed { code: None },
-            // Every other one leaves the socket unusable in the same way.
-            error => SocketError::Ws(error),
+        if matches!(error, WsError::ConnectionClosed | WsError::AlreadyClosed) {
+            SocketError::Closed { code: None }
+        } else {
+            SocketError::Ws(error)
         }
     }
 }

@@ -195,8 +195,8 @@ impl Checker {
     /// # Errors
     /// The first thing that is missing.
     pub fn finish(&self, students: u32, teachers: u32) -> Result<(), Violation> {
-        self.replies.finish()?;
         self.queue.finish(students)?;
+        self.replies.finish()?;
         self.chats.finish(self.plan.messages)?;
         if students == 0 { Ok(()) } else { self.statuses.finish(teachers) }
     }

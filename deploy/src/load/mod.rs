@@ -1,17 +1,145 @@
 //! `switchboard load`: puts load on a running system, and judges what comes back.
+//!
+//! Who is who: `lobby` and `idle` are the two runs; `student` and `teacher` play one user each on a `link`, both
+//! through their side of a `chat`; what they send and see goes through the `world` to the `checker`, which judges it;
+//! `measure` reads the cost of the system's processes, `report` says it. Everything runs on one thread: that is the
+//! cheapest way to play a thousand users beside the system they load, and it puts all events in one order.
+#![allow(clippy::print_stdout, reason = "a tool whose output is for people and pipes")]
 
+mod chat;
 pub mod checker;
+mod idle;
+mod link;
+mod lobby;
+mod measure;
+mod progress;
+mod report;
+mod student;
+mod target;
+mod teacher;
+mod world;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Arguments.
+use clap::Subcommand;
+use switchboard_contract::limits;
+use switchboard_contract::process::raise_open_files;
+
+use crate::client::Vsn;
+use crate::runfile;
+
+/// Exit code: a violation was found.
+pub const EXIT_VIOLATION: u8 = 3;
+
+/// Arguments of `switchboard load`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Students wait, teachers claim them, and they talk; everything is checked.
+    Lobby(LobbyArgs),
+    /// Students wait in the queue and nothing happens: what an idle socket costs.
+    Idle(IdleArgs),
+}
+
+/// Where the system is, and how the outcome is said.
+#[derive(Debug, clap::Args)]
+struct TargetArgs {
+    /// A gateway, http://host:port or ws://host:port; several times for several. Default: those that run here.
+    #[arg(long = "gateway", value_name = "URL")]
+    gateways: Vec<String>,
+    /// The folder of run.json, which says what runs here.
+    #[arg(long, default_value = runfile::FOLDER)]
+    folder: PathBuf,
+    /// The serializer: 1 or 2. With 1, ids are integers; with 2, strings.
+    #[arg(long, default_value = "2")]
+    vsn: Vsn,
+    /// One JSON object on standard output instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `switchboard load lobby`.
+#[derive(Debug, clap::Args)]
+struct LobbyArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Students. With 0, teachers claim in vain for --seconds, and the report is what that costs.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    students: u32,
+    /// Teachers.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    teachers: u32,
+    /// Messages each way in every chat.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    messages: u32,
+    /// Chats of a teacher at once.
+    #[arg(long, default_value_t = limits::CAPACITY_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    capacity: u32,
+    /// How often a teacher with a free place claims a student.
+    #[arg(long, default_value = "10ms", value_parser = duration)]
+    claim_every: Duration,
+    /// How long teachers claim when there are no students.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Everybody must be served within this many seconds.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+}
+
+/// Arguments of `switchboard load idle`.
+#[derive(Debug, clap::Args)]
+struct IdleArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Sockets, each with one student in the queue.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sockets: u32,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// If it fails.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+/// If there is nothing to put load on.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    match args.command {
+        Command::Lobby(args) => local.block_on(&runtime, lobby::run(&args)),
+        Command::Idle(args) => local.block_on(&runtime, idle::run(&args)),
+    }
+}
+
+/// `10ms`, `5s`, or milliseconds as a plain number.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1),
+        None => text.strip_suffix('s').map_or((text, 1), |number| (number, 1000)),
+    };
+    match number.parse::<u64>() {
+        Ok(number) if number > 0 => Ok(Duration::from_millis(number.saturating_mul(unit))),
+        Ok(_) | Err(_) => Err("a duration is 10ms, 5s, or a number of milliseconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        assert_eq!(duration("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("250"), Ok(Duration::from_millis(250)));
+        for bad in ["", "0ms", "-1s", "1m", "s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 }

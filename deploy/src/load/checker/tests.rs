@@ -316,9 +316,9 @@ fn a_chat_ends_once_and_by_somebody() {
 
 #[test]
 fn statuses_add_up_and_neither_come_early_nor_end_early() {
-    let why = |outcome| match broken(outcome) {
-        Violation::Counts { why, .. } => why,
-        other => panic!("{other}"),
+    let why = |outcome| {
+        let Violation::Counts { why, .. } = broken(outcome) else { panic!("another rule") };
+        why
     };
     let mut story = Story::new();
     assert_eq!(why(story.status(T(0), 0, [0; 3])), "no student was ready yet");

@@ -1,0 +1,123 @@
+//! What a run found, as a table and as JSON.
+
+use serde::Serialize;
+
+use super::measure::Costs;
+use super::world::Times;
+
+/// What a run of the lobby found.
+#[derive(Debug, Serialize)]
+pub(super) struct LobbyReport {
+    pub(super) command: &'static str,
+    pub(super) vsn: u8,
+    pub(super) students: u32,
+    pub(super) teachers: u32,
+    pub(super) messages_each_way: u32,
+    /// Students that were served: talked, and left.
+    pub(super) served: u32,
+    pub(super) chats: u32,
+    /// Messages that arrived.
+    pub(super) messages: u64,
+    pub(super) claims: u64,
+    /// Until all were connected and waited.
+    pub(super) connect_seconds: f64,
+    /// From the first claim to the last status.
+    pub(super) serve_seconds: f64,
+    /// From saying a message to the other side's hearing it.
+    pub(super) message_ms: Times,
+    /// From saying a message to its `ok`.
+    pub(super) ack_ms: Times,
+    #[serde(flatten)]
+    pub(super) costs: Costs,
+    /// The first broken rule.
+    pub(super) violation: Option<String>,
+    /// The run was ended before its time.
+    pub(super) interrupted: bool,
+}
+
+/// What idle sockets cost.
+#[derive(Debug, Serialize)]
+pub(super) struct IdleReport {
+    pub(super) command: &'static str,
+    pub(super) vsn: u8,
+    pub(super) sockets: u32,
+    pub(super) connect_seconds: f64,
+    /// Resident memory that the gateways have more than before.
+    pub(super) gateway_bytes_per_socket: f64,
+    /// Resident memory that all processes have more than before.
+    pub(super) bytes_per_socket: f64,
+    #[serde(flatten)]
+    pub(super) costs: Costs,
+    pub(super) interrupted: bool,
+}
+
+impl LobbyReport {
+    /// Says it.
+    pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            println!("{}", serde_json::to_string(self)?);
+            return Ok(());
+        }
+        if self.students > 0 {
+            line("served", format_args!("{} of {} students, {} chats", self.served, self.students, self.chats));
+            line("messages", format_args!("{} of {}", self.messages, self.messages_meant()));
+            line("seconds", format_args!("{:.1} to connect, {:.1} to serve", self.connect_seconds, self.serve_seconds));
+            line("message ms", times(self.message_ms));
+            line("ack ms", times(self.ack_ms));
+        }
+        line("claims", format_args!("{} of {} teachers", self.claims, self.teachers));
+        print_costs(&self.costs);
+        if self.interrupted {
+            println!("interrupted: the figures are of a part of the run");
+        }
+        match &self.violation {
+            Some(violation) => println!("\nVIOLATION: {violation}"),
+            None if !self.interrupted => println!("\nno violation"),
+            None => println!("\nno violation so far"),
+        }
+        Ok(())
+    }
+
+    fn messages_meant(&self) -> u64 {
+        2 * u64::from(self.students) * u64::from(self.messages_each_way)
+    }
+}
+
+impl IdleReport {
+    /// Says it.
+    pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            println!("{}", serde_json::to_string(self)?);
+            return Ok(());
+        }
+        line("sockets", format_args!("{} in {:.1} s", self.sockets, self.connect_seconds));
+        line("gateways", format_args!("{:.0} bytes of RSS per socket", self.gateway_bytes_per_socket));
+        line("all", format_args!("{:.0} bytes of RSS per socket", self.bytes_per_socket));
+        print_costs(&self.costs);
+        if self.interrupted {
+            println!("interrupted: the figures are of a part of the run");
+        }
+        Ok(())
+    }
+}
+
+fn line(what: &str, value: impl std::fmt::Display) {
+    println!("{what:<12} {value}");
+}
+
+fn times(times: Times) -> String {
+    format!("p50 {:.2}  p99 {:.2}  max {:.2}", times.p50, times.p99, times.max)
+}
+
+fn print_costs(costs: &Costs) {
+    println!("\n{:<16}{:>10}{:>8}{:>12}{:>12}", "process", "CPU s", "% core", "RSS MiB", "peak MiB");
+    let percent = |cpu: f64| 100.0 * cpu / costs.seconds.max(f64::MIN_POSITIVE);
+    let mib = |bytes: u64| f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX)) / 1024.0;
+    for cost in &costs.processes {
+        let (name, cpu) = (&cost.name, cost.cpu_seconds);
+        let (rss, peak) = (mib(cost.rss_bytes), mib(cost.peak_rss_bytes));
+        println!("{name:<16}{cpu:>10.2}{:>8.1}{rss:>12.1}{peak:>12.1}", percent(cpu));
+    }
+    println!("{:<16}{:>10.2}{:>8.1}", "sum", costs.cpu_seconds, percent(costs.cpu_seconds));
+    println!("{:<16}{:>10.2}{:>8.1}", "(load itself)", costs.load_cpu_seconds, percent(costs.load_cpu_seconds));
+}
