@@ -404,8 +404,7 @@ fn receive_event(role: Role) -> &'static str {
 }
 
 fn entry(chat: &ChatId, role: Role, user: &UserId, message: &Message, stamp: Stamp) -> (Bytes, Option<String>) {
-    let message_id =
-        message.id.as_ref().map(|id| names::message_id(&LogName::Chat(chat.clone()), role, user, id));
+    let message_id = message.id.as_ref().map(|id| names::message_id(&LogName::Chat(chat.clone()), role, user, id));
     let event = match role {
         Role::Teacher => "teacher:send",
         Role::Student => "student:send",

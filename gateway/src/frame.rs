@@ -311,7 +311,8 @@ mod tests {
 
     #[test]
     fn a_client_of_2015_joins() {
-        let text = r#"{"topic":"presence:student:5","event":"phx_join","payload":{"userId":5,"role":"student"},"ref":"1"}"#;
+        let text =
+            r#"{"topic":"presence:student:5","event":"phx_join","payload":{"userId":5,"role":"student"},"ref":"1"}"#;
         let frame = decode_text(Vsn::V1, text).expect("a frame");
         assert_eq!((frame.topic.as_ref(), frame.event.as_ref()), ("presence:student:5", "phx_join"));
         assert_eq!((&frame.join_ref, &frame.reference), (&None, &reference("\"1\"")));
@@ -327,7 +328,14 @@ mod tests {
         let frame = decode_text(Vsn::V2, text).expect("a frame");
         assert_eq!(frame.topic, "chats:ab-1");
         assert_eq!(
-            encode_reply(Vsn::V2, frame.join_ref.as_ref(), frame.reference.as_ref(), &frame.topic, false, r#"{"reason":"not_found"}"#),
+            encode_reply(
+                Vsn::V2,
+                frame.join_ref.as_ref(),
+                frame.reference.as_ref(),
+                &frame.topic,
+                false,
+                r#"{"reason":"not_found"}"#
+            ),
             r#"["3","3","chats:ab-1","phx_reply",{"status":"error","response":{"reason":"not_found"}}]"#
         );
     }
@@ -411,7 +419,14 @@ mod tests {
 
     #[test]
     fn malformed_binary() {
-        for bytes in [&b""[..], b"\x00", b"\x00\x01\x01\x01", b"\x00\x01\x01\x01\x0101t", b"\x01\x00\x00\x01\x01te", b"\x00\x00\x00\x01\x01\xffe"] {
+        for bytes in [
+            &b""[..],
+            b"\x00",
+            b"\x00\x01\x01\x01",
+            b"\x00\x01\x01\x01\x0101t",
+            b"\x01\x00\x00\x01\x01te",
+            b"\x00\x00\x00\x01\x01\xffe",
+        ] {
             assert!(decode_binary(Vsn::V2, bytes).is_err(), "{bytes:?}");
         }
         assert!(decode_binary(Vsn::V1, b"\x00\x01\x01\x01\x0101te\x01").is_err());

@@ -183,8 +183,7 @@ impl Topic {
         if !nats.is_up() {
             return Err(RequestError::Down);
         }
-        let subscription =
-            nats.client.subscribe(self.log.out_subject()).await.map_err(|_| RequestError::Down)?;
+        let subscription = nats.client.subscribe(self.log.out_subject()).await.map_err(|_| RequestError::Down)?;
         nats.round_trip(limits::REQUEST_TIMEOUT).await?;
         self.subscription = Some(subscription);
         Ok(())
@@ -282,10 +281,7 @@ async fn load(nats: &Nats, chat: ChatId, log: LogName, last_seq: Option<u64>) ->
     Ok(Loaded { record, log, replay })
 }
 
-fn collect(
-    reply: &ReadReply,
-    replay: &mut Vec<(u64, Role, Box<serde_json::value::RawValue>)>,
-) -> Result<(), Refusal> {
+fn collect(reply: &ReadReply, replay: &mut Vec<(u64, Role, Box<serde_json::value::RawValue>)>) -> Result<(), Refusal> {
     let messages: Vec<Message<'_>> = serde_json::from_str(reply.messages.get()).map_err(|error| {
         tracing::warn!(%error, "a page of the history was not understood");
         Reason::Unavailable
@@ -328,12 +324,7 @@ async fn read_log(nats: &Nats, read: &Read) -> ReadReply {
 }
 
 /// Stores an entry: its sequence, and whether it had been stored before.
-async fn publish(
-    nats: &Nats,
-    subject: String,
-    entry: Bytes,
-    message_id: Option<String>,
-) -> Result<(u64, bool), ()> {
+async fn publish(nats: &Nats, subject: String, entry: Bytes, message_id: Option<String>) -> Result<(u64, bool), ()> {
     #[derive(Deserialize)]
     struct Ack {
         #[serde(default)]

@@ -22,13 +22,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use switchboard_contract::admin::{self, Readiness};
+use switchboard_contract::limits;
 use switchboard_contract::lobby::{GatewayRecord, Heartbeat};
 use switchboard_contract::names::{self, Incarnation};
 use switchboard_contract::nats::{Nats, header};
 use switchboard_contract::process::{CommonArgs, UsageError};
 use switchboard_contract::streams::{self, Asset};
 use switchboard_contract::wire::{self, V1};
-use switchboard_contract::limits;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
@@ -217,4 +217,3 @@ fn describe_metrics() {
     describe_counter!("switchboard_messages_refused_total", "Messages of other services not understood, by kind.");
     describe_counter!("switchboard_nats_slow_consumer_total", "Subscriptions that overflowed.");
 }
-

@@ -288,9 +288,10 @@ impl Lobby {
             return;
         }
         self.status = Some(status);
-        if status.version > seen && !self.teachers.is_empty() {
-            let known = |chan: &&ChannelId| self.rows.get(chan).is_some_and(|row| row.known);
-            out.push(Effect::Status(self.teachers.iter().filter(known).copied().collect(), status));
+        let known = |chan: &&ChannelId| self.rows.get(chan).is_some_and(|row| row.known);
+        let told: Vec<ChannelId> = self.teachers.iter().filter(known).copied().collect();
+        if status.version > seen && !told.is_empty() {
+            out.push(Effect::Status(told, status));
         }
     }
 
@@ -315,8 +316,7 @@ impl Lobby {
             for (chan, position) in positions.list {
                 let wait = positions.pace_ms.map(|pace| (position * pace).div_ceil(1000));
                 let wait = wait.map_or("null".to_owned(), |seconds| seconds.to_string());
-                let payload =
-                    format!("{{\"position\":{position},\"of\":{},\"wait_seconds\":{wait}}}", positions.of);
+                let payload = format!("{{\"position\":{position},\"of\":{},\"wait_seconds\":{wait}}}", positions.of);
                 out.push(Effect::Position(chan, payload));
             }
         }

@@ -317,7 +317,9 @@ mod tests {
 
     #[test]
     fn what_is_no_message() {
-        for json in ["{}", "[]", "1", "null", r#"{"text":"x"}"#, r#"{"message":1,"id":null}"#, r#"{"message":1,"id":""}"#] {
+        for json in
+            ["{}", "[]", "1", "null", r#"{"text":"x"}"#, r#"{"message":1,"id":null}"#, r#"{"message":1,"id":""}"#]
+        {
             assert_eq!(parse(json).expect_err(json).reason, Reason::InvalidPayload, "{json}");
         }
         let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(33 * 1024));

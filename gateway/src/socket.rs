@@ -89,7 +89,9 @@ impl Socket {
             if let Some(end) = self.send(ws).await {
                 return end;
             }
-            if timer.deadline() != self.session.wake().into() && (timer.is_elapsed() || timer.deadline() > self.session.wake().into()) {
+            if timer.deadline() != self.session.wake().into()
+                && (timer.is_elapsed() || timer.deadline() > self.session.wake().into())
+            {
                 timer.as_mut().reset(self.session.wake().into());
             }
         }

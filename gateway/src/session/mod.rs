@@ -164,16 +164,7 @@ impl Session {
     /// A socket that has just been opened. `channel_ids` numbers the channels of the whole gateway.
     pub fn new(vsn: Vsn, limits: Arc<SessionLimits>, channel_ids: Arc<AtomicU64>, now: Instant) -> Self {
         let wake = now + limits.idle;
-        Session {
-            vsn,
-            limits,
-            channel_ids,
-            channels: Vec::new(),
-            serial: 0,
-            waiting_bytes: 0,
-            heard: now,
-            wake,
-        }
+        Session { vsn, limits, channel_ids, channels: Vec::new(), serial: 0, waiting_bytes: 0, heard: now, wake }
     }
 
     /// When [`Session::tick`] wants to be called.
