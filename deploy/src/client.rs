@@ -7,6 +7,8 @@
 mod codec;
 mod session;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use codec::ReplyIn;
 pub use codec::{DecodeError, Frame, Outgoing, Payload, Vsn};

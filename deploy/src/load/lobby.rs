@@ -201,13 +201,17 @@ impl Run<'_> {
         }
     }
 
-    fn bars(&self) -> [Bar; 3] {
+    fn bars(&self) -> Vec<Bar> {
         let (tally, students) = (self.world.tally(), u64::from(self.args.students));
+        let bar = |what, now, of, beside| Bar { what, now, of, beside };
+        if students == 0 {
+            let claiming = self.connected.map_or(0, |since| since.elapsed().as_secs());
+            return vec![bar("seconds", claiming, self.args.seconds, format!("{} claims", tally.claims))];
+        }
         let waiting = tally.ready.saturating_sub(tally.chats);
         let chatting = tally.chats.saturating_sub(tally.served);
         let messages = 2 * students * u64::from(self.args.messages);
-        let bar = |what, now, of, beside| Bar { what, now, of, beside };
-        [
+        vec![
             bar("connected", u64::from(tally.ready), students, format!("{} teachers", tally.teachers)),
             bar("served", u64::from(tally.served), students, format!("{waiting} waiting, {chatting} chatting")),
             bar("messages", tally.messages, messages, String::new()),

@@ -44,7 +44,8 @@ pub struct Args {
 enum Command {
     /// Students wait, teachers claim them, and they talk; everything is checked.
     Lobby(LobbyArgs),
-    /// Students wait in the queue and nothing happens: what an idle socket costs.
+    /// Students wait in the queue and nothing happens: what an idle socket costs. The figure is true on freshly
+    /// started gateways; memory that an earlier run left free is used again.
     Idle(IdleArgs),
 }
 
