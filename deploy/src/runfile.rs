@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 /// The folder of everything that the tool keeps, below the project's root.
@@ -45,6 +46,34 @@ pub struct Process {
     pub admin: Option<SocketAddr>,
 }
 
+impl ProcessId {
+    /// The process that has this number now; `None` if there is none, or only its remains.
+    pub fn of(pid: u32) -> Option<ProcessId> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in brackets, may hold anything; field 3 follows it.
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        let gone = matches!(*fields.first()?, "Z" | "X" | "x");
+        let started = fields.get(19)?.parse().ok()?;
+        (!gone).then_some(ProcessId { pid, started })
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(self) -> bool {
+        ProcessId::of(self.pid) == Some(self)
+    }
+
+    /// Sends a signal, if it still runs: never to a later process of the same number.
+    pub fn signal(self, signal: Signal) {
+        if !self.is_alive() {
+            return;
+        }
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
+            tracing::debug!(%error, pid = self.pid, "not signalled");
+        }
+    }
+}
+
 impl RunFile {
     /// Reads the file in `folder`; `None` if there is none.
     ///
@@ -71,5 +100,48 @@ impl RunFile {
         std::fs::write(&beside, serde_json::to_vec_pretty(self)?)
             .and_then(|()| std::fs::rename(&beside, &path))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Removes the file from `folder`, if it is there.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(folder: &Path) -> anyhow::Result<()> {
+        let path = folder.join("run.json");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_of_its_number() {
+        let own = ProcessId::of(std::process::id()).expect("this process runs");
+        assert!(own.is_alive());
+        let earlier = ProcessId { started: own.started - 1, ..own };
+        assert!(!earlier.is_alive());
+        earlier.signal(Signal::KILL);
+        assert_eq!(ProcessId::of(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_run_file_comes_back_and_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(RunFile::read(folder.path()).expect("no file is no error").is_none());
+        let id = ProcessId { pid: 7, started: 9 };
+        let process = Process { name: "nats".into(), id, addr: None, admin: None };
+        let file = RunFile { runner: Some(id), processes: vec![process], nats_url: "nats://127.0.0.1:4222".into() };
+        file.write(folder.path()).expect("written");
+        let read = RunFile::read(folder.path()).expect("read").expect("there");
+        assert_eq!((read.runner, read.processes[0].id), (Some(id), id));
+        RunFile::remove(folder.path()).expect("removed");
+        RunFile::remove(folder.path()).expect("nothing to remove");
     }
 }

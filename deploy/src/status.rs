@@ -1,15 +1,171 @@
-//! What runs.
+//! `switchboard status`: who leads, the gateways with their connections, and the lobby's counts.
 
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream;
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use serde::Serialize;
+use switchboard_contract::limits::REQUEST_TIMEOUT;
+use switchboard_contract::lobby::{GatewayRecord, Leader};
+use switchboard_contract::names::{GATEWAYS_BUCKET, MatcherVerb};
+use switchboard_contract::process::EXIT_FAILURE;
+use switchboard_contract::wire;
+
+use crate::runfile::{FOLDER, RunFile};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// NATS servers, separated by commas. Without it: those of the local runner.
+    #[arg(long, env = "SWITCHBOARD_NATS_URL")]
+    nats_url: Option<String>,
+    /// File with NATS credentials (.creds).
+    #[arg(long, env = "SWITCHBOARD_NATS_CREDS", value_name = "FILE")]
+    nats_creds: Option<PathBuf>,
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// The folder of everything that this tool keeps.
+    #[arg(long, env = "SWITCHBOARD_FOLDER", default_value = FOLDER)]
+    folder: PathBuf,
+}
 
-/// Runs the command.
+/// What is seen of a running system.
+#[derive(Debug, Serialize)]
+struct Seen {
+    /// `None`: no matcher answers.
+    matcher: Option<Leader>,
+    /// Sorted by address.
+    gateways: Vec<GatewayRecord>,
+}
+
+/// Shows it.
 ///
 /// # Errors
-/// If it fails.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+/// If nothing runs, or NATS does not answer.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let seen = runtime.block_on(look(&args))?;
+    let shown = if args.json { serde_json::to_string_pretty(&seen)? + "\n" } else { table(&seen) };
+    print(&shown);
+    Ok(if seen.matcher.is_some() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
+}
+
+/// The answer of this command, on standard output.
+#[allow(clippy::print_stdout)]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+async fn look(args: &Args) -> anyhow::Result<Seen> {
+    let url = match &args.nats_url {
+        Some(url) => url.clone(),
+        None => local_nats(args)?,
+    };
+    let mut options = async_nats::ConnectOptions::new().name("switchboard-status").connection_timeout(CONNECT_TIMEOUT);
+    if let Some(creds) = &args.nats_creds {
+        let file = creds.display();
+        options = options.credentials_file(creds).await.with_context(|| format!("cannot read --nats-creds {file}"))?;
+    }
+    let servers: Vec<&str> = url.split(',').map(str::trim).collect();
+    let client = options.connect(servers).await.with_context(|| format!("no NATS server at {url}"))?;
+    let asked = client.request(MatcherVerb::Status.subject(), Bytes::new());
+    let matcher = match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {
+        Ok(Ok(answer)) => Some(wire::decode("leader", &answer.payload)?),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let mut gateways =
+        tokio::time::timeout(REQUEST_TIMEOUT, gateways(client)).await.context("JetStream is silent")??;
+    gateways.sort_by(|a, b| a.address.cmp(&b.address));
+    Ok(Seen { matcher, gateways })
+}
+
+fn local_nats(args: &Args) -> anyhow::Result<String> {
+    let run_file = RunFile::read(&args.folder)?;
+    match run_file.filter(|run_file| run_file.runner.is_some_and(|runner| runner.is_alive())) {
+        Some(run_file) => Ok(run_file.nats_url),
+        None => bail!("nothing runs here: start it with `make run`, or name a system with --nats-url"),
+    }
+}
+
+async fn gateways(client: async_nats::Client) -> anyhow::Result<Vec<GatewayRecord>> {
+    let context = jetstream::new(client);
+    // Matcher makes the bucket; without one there are no gateways either.
+    let Ok(bucket) = context.get_key_value(GATEWAYS_BUCKET).await else { return Ok(Vec::new()) };
+    let keys: Vec<String> = bucket.keys().await?.try_collect().await?;
+    let mut records = Vec::new();
+    for key in keys {
+        if let Some(json) = bucket.get(key).await? {
+            records.push(wire::decode("gateway", &json)?);
+        }
+    }
+    Ok(records)
+}
+
+fn table(seen: &Seen) -> String {
+    let mut text = String::new();
+    let lines = match &seen.matcher {
+        Some(Leader { leader, status, .. }) => [
+            format!("matcher   {leader} leads, epoch {}", status.epoch),
+            format!("teachers  {}", status.teachers),
+            format!(
+                "students  {} (waiting {}, chatting {}, finished {})",
+                status.students(),
+                status.waiting,
+                status.chatting,
+                status.finished
+            ),
+        ]
+        .join("\n"),
+        None => "matcher   none answers".to_owned(),
+    };
+    let _ = writeln!(text, "{lines}\n");
+    let width = seen.gateways.iter().map(|gateway| gateway.gateway.as_str().len()).max().unwrap_or(0).max(7);
+    let _ = writeln!(text, "{:width$}  {:21}  {:>11}  {:10}  since", "gateway", "address", "connections", "version");
+    for gateway in &seen.gateways {
+        let GatewayRecord { gateway, address, version, connections, since, .. } = gateway;
+        let _ = writeln!(text, "{:width$}  {address:21}  {connections:>11}  {version:10}  {since}", gateway.as_str());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchboard_contract::lobby::Status;
+    use switchboard_contract::names::Incarnation;
+    use switchboard_contract::wire::V1;
+
+    #[test]
+    fn the_table_has_a_row_for_each_gateway() {
+        let name = |name| Incarnation::named(name).expect("a name");
+        let gateway = |n: u16| GatewayRecord {
+            v: V1,
+            gateway: name("host-abc123"),
+            address: format!("127.0.0.1:400{n}"),
+            version: "0.1.0".into(),
+            connections: 7,
+            since: "2023-11-14T22:13:20.050Z".into(),
+        };
+        let status = Status { epoch: 3, waiting: 5, chatting: 2, finished: 1, teachers: 4, ..Status::default() };
+        let matcher = Some(Leader { v: V1, leader: name("host-def456"), status });
+        assert_eq!(
+            table(&Seen { matcher, gateways: vec![gateway(0), gateway(1)] }),
+            "matcher   host-def456 leads, epoch 3\n\
+             teachers  4\n\
+             students  8 (waiting 5, chatting 2, finished 1)\n\
+             \n\
+             gateway      address                connections  version     since\n\
+             host-abc123  127.0.0.1:4000                   7  0.1.0       2023-11-14T22:13:20.050Z\n\
+             host-abc123  127.0.0.1:4001                   7  0.1.0       2023-11-14T22:13:20.050Z\n"
+        );
+        assert!(table(&Seen { matcher: None, gateways: vec![] }).contains("none answers"));
+    }
 }

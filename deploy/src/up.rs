@@ -1,15 +1,224 @@
-//! The local runner.
+//! `switchboard up`: the whole system on this machine, for as long as this process runs.
+//!
+//! [`plan`] decides what is started with which flags and ports, [`child`] keeps one process running, [`output`]
+//! writes lines, [`leftovers`] cleans up after a runner that was killed. Here: the order of things.
 
+mod child;
+mod leftovers;
+mod output;
+mod plan;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::builder::FalseyValueParser;
+use switchboard_contract::process::{EXIT_FAILURE, LogFormat};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::runfile::{FOLDER, ProcessId, RunFile};
+use crate::tools;
+use child::{Child, Deaths};
+use output::Output;
+use plan::{Plan, Stage};
+
+/// A stage that is not ready after this time will not be.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Arguments.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How many gateways.
+    #[arg(long, env = "GATEWAYS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
+    gateways: u16,
+    /// Port of the first gateway; the others follow it.
+    #[arg(long, env = "GATEWAY_PORT", default_value_t = 4000, value_parser = clap::value_parser!(u16).range(1..))]
+    gateway_port: u16,
+    /// Port of NATS.
+    #[arg(long, env = "NATS_PORT", default_value_t = 4222, value_parser = clap::value_parser!(u16).range(1..))]
+    nats_port: u16,
+    /// First of the admin ports: NATS's monitoring, then the services in start order.
+    #[arg(long, env = "ADMIN_PORT", default_value_t = 4500, value_parser = clap::value_parser!(u16).range(1..))]
+    admin_port: u16,
+    /// Secret of the gateways' HTTP API.
+    #[arg(long, env = "API_SECRET", default_value = "local-secret", hide_env_values = true)]
+    api_secret: String,
+    /// Begin anew: remove the data of earlier runs first (FRESH=1).
+    #[arg(long, env = "FRESH", value_parser = FalseyValueParser::new())]
+    fresh: bool,
+    /// The folder of everything that this tool keeps: tools, data, run.json.
+    #[arg(long, env = "SWITCHBOARD_FOLDER", default_value = FOLDER)]
+    folder: PathBuf,
+    /// How the services write their logs.
+    #[arg(long, env = "SWITCHBOARD_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Which logs the services write: error, warn, info, debug, trace, or tracing directives.
+    #[arg(long, env = "SWITCHBOARD_LOG_LEVEL", default_value = "info")]
+    log_level: String,
+}
 
-/// Runs the command.
+/// Runs the system until a signal.
 ///
 /// # Errors
-/// If it fails.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+/// If it cannot be started, or dies too often.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let signals = Signals::listen()?;
+        let (output, written) = output::start();
+        let outcome = up(&args, &signals, &output).await;
+        drop(output);
+        written.wait().await;
+        outcome
+    })
+}
+
+/// What signals ask for.
+#[derive(Clone, Debug)]
+struct Signals {
+    /// The first one: stop in order.
+    stop: CancellationToken,
+    /// The second one: kill all.
+    kill: CancellationToken,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Signals> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        let mut hup = signal(SignalKind::hangup())?;
+        let signals = Signals { stop: CancellationToken::new(), kill: CancellationToken::new() };
+        let asked = signals.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                    _ = hup.recv() => {}
+                }
+                if asked.stop.is_cancelled() {
+                    asked.kill.cancel();
+                }
+                asked.stop.cancel();
+            }
+        });
+        Ok(signals)
+    }
+}
+
+async fn up(args: &Args, signals: &Signals, output: &Output) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(&args.folder).with_context(|| format!("cannot make {}", args.folder.display()))?;
+    let folder = std::path::absolute(&args.folder)?;
+    leftovers::clean_up(&folder, output).await?;
+    let binaries = plan::binaries()?;
+    let plan = Plan::new(args, &folder, &binaries)?;
+    plan.check_ports()?;
+    let Some(nats_server) = signals.stop.run_until_cancelled(tools::nats_server(&folder)).await else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let nats_server = nats_server?;
+    prepare_data(args, &plan, &folder)?;
+
+    let run_file =
+        RunFile { runner: ProcessId::of(std::process::id()), processes: Vec::new(), nats_url: plan.nats_url.clone() };
+    run_file.write(&folder)?;
+    let system = System {
+        shared: Arc::new(Shared { folder: folder.clone(), run_file: Mutex::new(run_file), output: output.clone() }),
+        signals: signals.clone(),
+        stages: Vec::new(),
+    };
+    let outcome = system.run(&plan, &nats_server).await;
+    RunFile::remove(&folder)?;
+    outcome
+}
+
+fn prepare_data(args: &Args, plan: &Plan, folder: &Path) -> anyhow::Result<()> {
+    let data = folder.join("data");
+    if args.fresh && data.exists() {
+        std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+    }
+    std::fs::create_dir_all(data.join("nats")).with_context(|| format!("cannot make {}", data.display()))?;
+    let config = plan::nats_config_path(folder);
+    std::fs::write(&config, &plan.nats_config).with_context(|| format!("cannot write {}", config.display()))
+}
+
+/// What the keepers of all processes share.
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    run_file: Mutex<RunFile>,
+    output: Output,
+}
+
+/// What has been started, in stages: each is ready before the next is started, and stopped after it.
+struct System {
+    shared: Arc<Shared>,
+    signals: Signals,
+    stages: Vec<Vec<Child>>,
+}
+
+impl System {
+    /// Starts everything, keeps it running until a signal or too many deaths, and stops it.
+    async fn run(mut self, plan: &Plan, nats_server: &Path) -> anyhow::Result<ExitCode> {
+        let (deaths, mut died) = mpsc::channel(16);
+        let stop = self.signals.stop.clone();
+        let outcome = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            error = too_many(&mut died) => Err(error),
+            outcome = async {
+                self.start(plan, nats_server, deaths).await?;
+                let addresses: Vec<String> = plan.gateways().map(|addr| format!("http://{addr}")).collect();
+                let shown = self.shared.output.clone();
+                shown.say(&format!("ready: {} (NATS: {}); Ctrl-C stops it", addresses.join(" "), plan.nats_url)).await;
+                std::future::pending().await
+            } => outcome,
+        };
+        if let Err(error) = &outcome {
+            self.shared.output.say(&format!("stopping: {error:#}")).await;
+        } else {
+            self.shared.output.say("stopping").await;
+        }
+        for stage in self.stages.drain(..).rev() {
+            futures_util::future::join_all(stage.into_iter().map(Child::stop)).await;
+        }
+        outcome?;
+        self.shared.output.say("stopped").await;
+        Ok(if self.signals.kill.is_cancelled() { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
+    }
+
+    async fn start(&mut self, plan: &Plan, nats_server: &Path, deaths: mpsc::Sender<Instant>) -> anyhow::Result<()> {
+        for stage in [Stage::Nats, Stage::Cores, Stage::Gateways] {
+            let specs = plan.specs.iter().filter(|spec| spec.stage == stage);
+            let children: Vec<Child> = specs
+                .map(|spec| {
+                    let program = spec.program.clone().unwrap_or_else(|| nats_server.to_path_buf());
+                    Child::start(spec.clone(), program, self.shared.clone(), &self.signals.kill, deaths.clone())
+                })
+                .collect();
+            self.stages.push(children);
+            let deadline = Instant::now() + READY_TIMEOUT;
+            for child in self.stages.iter_mut().flatten() {
+                if !child.ready_by(deadline).await {
+                    bail!("{} is not ready after {} s", child.name(), READY_TIMEOUT.as_secs());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn too_many(died: &mut mpsc::Receiver<Instant>) -> anyhow::Error {
+    let mut deaths = Deaths::default();
+    while let Some(at) = died.recv().await {
+        if deaths.too_many(at) {
+            return anyhow::anyhow!("{} deaths within a minute", child::DEATHS_MAX);
+        }
+    }
+    // Nobody is left who could die.
+    std::future::pending().await
 }

@@ -1,0 +1,46 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# $(call need,name,command that prints its version,least version,how to get it)
+define need
+@have=$$($(2) 2>/dev/null) || { echo "$(1) is missing ($(3) or later is needed): $(4)" >&2; exit 1; }; \
+printf '%s\n' "$(3)" "$$have" | sort -VC || { echo "$(1) is $$have, $(3) or later is needed: $(4)" >&2; exit 1; }
+endef
+
+.PHONY: help
+help: ## Show this
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+.PHONY: run
+run: .needs-cargo ## Build and run everything here. GATEWAYS=2 GATEWAY_PORT=4000 NATS_PORT=4222 ADMIN_PORT=4500 API_SECRET=… FRESH=1
+	cargo build --release --workspace --bins
+	exec $(TARGET)/release/switchboard up
+
+.PHONY: test
+test: .needs-cargo .needs-node ## Run all tests
+	cargo build --workspace --bins
+	$(TARGET)/debug/switchboard tools
+	if [ -d deploy/tests/js ]; then npm ci --prefix deploy/tests/js --no-audit --no-fund; fi
+	cargo test --workspace
+
+.PHONY: check
+check: .needs-cargo ## Formatting, lints, documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+.PHONY: load
+load: .needs-cargo ## Put load on what runs: make load ARGS="lobby --students 1000"
+	cargo build --release --workspace --bins --quiet
+	exec $(TARGET)/release/switchboard load $(ARGS)
+
+.PHONY: .needs-cargo
+.needs-cargo:
+	$(call need,cargo,cargo --version | cut -d' ' -f2,1.89.0,https://rustup.rs)
+
+.PHONY: .needs-node
+.needs-node:
+	$(call need,node,node --version | tr -d v,20.19.0,https://nodejs.org)
+	$(call need,npm,npm --version,9.0.0,it comes with Node)

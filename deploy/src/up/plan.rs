@@ -1,0 +1,262 @@
+//! What is started: programs, flags, ports. Decided before anything is.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
+use switchboard_contract::process::UsageError;
+
+use super::Args;
+
+/// What JetStream may keep on disk, also where the disk is smaller.
+const DISK_MAX: &str = "10GB";
+
+/// A stage of the start. Stages come one after the other, and go in the opposite order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// NATS.
+    Nats,
+    /// Matcher and history: each makes what the other waits for.
+    Cores,
+    /// The gateways.
+    Gateways,
+}
+
+/// One process.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    pub(super) name: String,
+    /// Its place in the start order.
+    pub(super) index: usize,
+    pub(super) stage: Stage,
+    /// `None`: nats-server, wherever it is found.
+    pub(super) program: Option<PathBuf>,
+    pub(super) args: Vec<String>,
+    /// Not as flags, so that `ps` does not show them.
+    pub(super) secrets: Vec<(&'static str, String)>,
+    /// Where it serves clients.
+    pub(super) addr: Option<SocketAddr>,
+    /// Its admin port, or NATS's monitoring port.
+    pub(super) admin: SocketAddr,
+    /// What answers 200 there once it is ready.
+    pub(super) health: &'static str,
+}
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// In start order.
+    pub(super) specs: Vec<Spec>,
+    pub(super) nats_url: String,
+    pub(super) nats_config: String,
+}
+
+/// The programs of the services.
+#[derive(Clone, Debug)]
+pub(super) struct Binaries {
+    matcher: PathBuf,
+    history: PathBuf,
+    gateway: PathBuf,
+}
+
+/// The programs beside this one.
+///
+/// # Errors
+/// If one is missing.
+pub(super) fn binaries() -> anyhow::Result<Binaries> {
+    let own = std::env::current_exe().context("where is this program?")?;
+    let folder = own.parent().context("this program lies in a folder")?;
+    let find = |name: &str| {
+        let path = folder.join(name);
+        if !path.is_file() {
+            bail!("{} is missing: build it with `cargo build --workspace --bins`, or use `make run`", path.display());
+        }
+        Ok(path)
+    };
+    Ok(Binaries {
+        matcher: find("switchboard-matcher")?,
+        history: find("switchboard-history")?,
+        gateway: find("switchboard-gateway")?,
+    })
+}
+
+/// Where the configuration of nats-server is written.
+pub(super) fn nats_config_path(folder: &Path) -> PathBuf {
+    folder.join("nats.conf")
+}
+
+impl Plan {
+    /// Decides names, ports and flags; `folder` is absolute.
+    ///
+    /// # Errors
+    /// If the ports do not fit.
+    pub(super) fn new(args: &Args, folder: &Path, binaries: &Binaries) -> anyhow::Result<Plan> {
+        let config = nats_config_path(folder).to_str().context("the folder's path is no text")?.to_owned();
+        let nats = local(args.nats_port, 0)?;
+        let nats_url = format!("nats://{nats}");
+        let admin = |index: usize| local(args.admin_port, index);
+        let mut specs = vec![Spec {
+            name: "nats".into(),
+            index: 0,
+            stage: Stage::Nats,
+            program: None,
+            args: vec!["--config".into(), config],
+            secrets: vec![],
+            addr: Some(nats),
+            admin: admin(0)?,
+            health: "/healthz",
+        }];
+        let mut service = |name: String, stage, program: &PathBuf, addr: Option<SocketAddr>| {
+            let index = specs.len();
+            let admin = admin(index)?;
+            let mut flags = vec![("--nats-url", nats_url.clone()), ("--admin-addr", admin.to_string())];
+            let format = args.log_format.to_possible_value().map(|value| value.get_name().to_owned());
+            flags.extend([("--log-format", format.unwrap_or_default()), ("--log-level", args.log_level.clone())]);
+            if let Some(addr) = addr {
+                flags.extend([("--listen", addr.to_string()), ("--auth", "open".to_owned())]);
+            }
+            specs.push(Spec {
+                name,
+                index,
+                stage,
+                program: Some(program.clone()),
+                args: flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect(),
+                secrets: addr.map(|_| ("SWITCHBOARD_API_SECRET", args.api_secret.clone())).into_iter().collect(),
+                addr,
+                admin,
+                health: "/health/ready",
+            });
+            anyhow::Ok(())
+        };
+        service("matcher".into(), Stage::Cores, &binaries.matcher, None)?;
+        service("history".into(), Stage::Cores, &binaries.history, None)?;
+        for n in 0..usize::from(args.gateways) {
+            let addr = local(args.gateway_port, n)?;
+            service(format!("gateway-{}", n + 1), Stage::Gateways, &binaries.gateway, Some(addr))?;
+        }
+        let nats_config = nats_config(nats, admin(0)?, folder)?;
+        let plan = Plan { specs, nats_url, nats_config };
+        plan.check_overlap()?;
+        Ok(plan)
+    }
+
+    /// Where clients connect.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = SocketAddr> {
+        self.specs.iter().filter(|spec| spec.stage == Stage::Gateways).filter_map(|spec| spec.addr)
+    }
+
+    /// Every port, with who wants it and the variable that moves it.
+    fn ports(&self) -> impl Iterator<Item = (SocketAddr, String, &'static str)> {
+        self.specs.iter().flat_map(|spec| {
+            let variable = match spec.stage {
+                Stage::Nats => "NATS_PORT",
+                Stage::Cores | Stage::Gateways => "GATEWAY_PORT",
+            };
+            let own = spec.addr.map(|addr| (addr, spec.name.clone(), variable));
+            own.into_iter().chain([(spec.admin, format!("{} (admin)", spec.name), "ADMIN_PORT")])
+        })
+    }
+
+    fn check_overlap(&self) -> anyhow::Result<()> {
+        let mut seen = BTreeMap::new();
+        for (addr, name, variable) in self.ports() {
+            if let Some(other) = seen.insert(addr.port(), name.clone()) {
+                let port = addr.port();
+                bail!(UsageError(format!("{other} and {name} both want port {port}: change {variable}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that all ports are free.
+    ///
+    /// # Errors
+    /// If one is not: which, who wants it, and what to change.
+    pub(super) fn check_ports(&self) -> anyhow::Result<()> {
+        for (addr, name, variable) in self.ports() {
+            if let Err(error) = TcpListener::bind(addr) {
+                let (port, flag) = (addr.port(), variable.to_lowercase().replace('_', "-"));
+                bail!("port {port} is taken, {name} wants it ({error}): set {variable} (or --{flag}) to another");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn local(port: u16, offset: usize) -> anyhow::Result<SocketAddr> {
+    let port = u16::try_from(offset).ok().and_then(|offset| port.checked_add(offset));
+    let port = port.ok_or_else(|| UsageError("ports end at 65535: begin lower".into()))?;
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+fn nats_config(addr: SocketAddr, monitoring: SocketAddr, folder: &Path) -> anyhow::Result<String> {
+    let store = serde_json::to_string(&folder.join("data/nats"))?;
+    Ok(format!(
+        "# Written by `switchboard up` at each start.\n\
+         server_name: \"switchboard-local\"\n\
+         listen: \"{addr}\"\n\
+         http: \"{monitoring}\"\n\
+         jetstream {{ store_dir: {store}, max_file_store: {DISK_MAX} }}\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(flags: &[&str]) -> anyhow::Result<Plan> {
+        let args = Flags::parse_from(["up"].iter().chain(flags)).args;
+        let binaries = Binaries { matcher: "/b/m".into(), history: "/b/h".into(), gateway: "/b/g".into() };
+        Plan::new(&args, Path::new("/f"), &binaries)
+    }
+
+    #[test]
+    fn everything_has_its_ports_in_start_order() {
+        let plan = plan(&["--gateways", "3", "--gateway-port", "5000", "--admin-port", "6000"]).expect("a plan");
+        let shown: Vec<String> = plan
+            .specs
+            .iter()
+            .map(|spec| format!("{} {:?} {}", spec.name, spec.addr.map(|addr| addr.port()), spec.admin.port()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "nats Some(4222) 6000",
+                "matcher None 6001",
+                "history None 6002",
+                "gateway-1 Some(5000) 6003",
+                "gateway-2 Some(5001) 6004",
+                "gateway-3 Some(5002) 6005",
+            ]
+        );
+        assert!(plan.nats_config.contains("store_dir: \"/f/data/nats\""), "{}", plan.nats_config);
+        let gateway = plan.specs[3].args.join(" ");
+        assert!(gateway.contains("--listen 127.0.0.1:5000 --auth open"), "{gateway}");
+        assert!(!gateway.contains("local-secret"), "{gateway}");
+    }
+
+    #[test]
+    fn ports_that_do_not_fit_are_refused() {
+        let error = plan(&["--gateway-port", "4222"]).expect_err("twice the same port");
+        assert!(error.is::<UsageError>() && error.to_string().contains("4222"), "{error}");
+        assert!(plan(&["--gateway-port", "65535"]).is_err());
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_who_wants_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = taken.local_addr().expect("an address").port().to_string();
+        let plan = plan(&["--nats-port", &port, "--gateway-port", "29000", "--admin-port", "29100"]).expect("a plan");
+        let error = plan.check_ports().expect_err("taken").to_string();
+        assert!(error.contains(&port) && error.contains("nats wants it") && error.contains("NATS_PORT"), "{error}");
+    }
+}
