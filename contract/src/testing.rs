@@ -40,7 +40,7 @@ impl NatsServer {
     /// Starts one server and waits until it takes connections. `None` if no nats-server is installed: the test is
     /// skipped with a line; with `REQUIRE_ALL=1` that panics.
     pub async fn start() -> Option<NatsServer> {
-        let binary = binary()?;
+        let binary = nats_server_binary()?;
         for _ in 0..START_ATTEMPTS {
             let mut node = Node::new(free_port(), "", "");
             if node.start(&binary).await {
@@ -52,7 +52,7 @@ impl NatsServer {
 
     /// Starts a cluster of `size` and waits until it can make replicated streams; else as [`NatsServer::start`].
     pub async fn start_cluster(size: usize) -> Option<NatsServer> {
-        let binary = binary()?;
+        let binary = nats_server_binary()?;
         for _ in 0..START_ATTEMPTS {
             let routes: Vec<u16> = (0..size).map(|_| free_port()).collect();
             let all = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(", ");
@@ -125,7 +125,7 @@ impl NatsServer {
 
     /// Kills what still runs and starts all servers again, on the same ports with the same data.
     pub async fn restart(&mut self) {
-        let binary = binary().expect("it was there before");
+        let binary = nats_server_binary().expect("it was there before");
         self.kill();
         for node in &mut self.nodes {
             assert!(node.start(&binary).await, "nats-server does not start again");
@@ -137,7 +137,7 @@ impl NatsServer {
 
     /// Kills one server if it still runs, counted from 0, and starts it again.
     pub async fn restart_node(&mut self, node: usize) {
-        let binary = binary().expect("it was there before");
+        let binary = nats_server_binary().expect("it was there before");
         self.nodes[node].kill();
         assert!(self.nodes[node].start(&binary).await, "nats-server does not start again");
     }
@@ -214,8 +214,9 @@ impl Node {
     }
 }
 
-/// The nats-server of the tests: `NATS_SERVER`, else the workspace's own, else the one on the PATH.
-fn binary() -> Option<PathBuf> {
+/// The nats-server of the tests: `NATS_SERVER`, else the workspace's own, else the one on the PATH. `None`: skip, and
+/// that has been said.
+pub fn nats_server_binary() -> Option<PathBuf> {
     let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.switchboard/tools/nats-server");
     let on_path = std::env::var_os("PATH")
