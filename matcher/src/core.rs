@@ -100,7 +100,9 @@ enum Reply {
 struct Sealed {
     /// Of the lobby; the version is that before the batch.
     status: Status,
-    students_changed: bool,
+    /// How many records the batch has behind its last student's, if it has one. The sequences of a batch are without
+    /// gaps, so this gives that record's: the version that a later leader finds.
+    behind_students: Option<usize>,
     replies: Vec<Reply>,
     tells: BTreeMap<GatewayNo, Vec<NewChat>>,
     logs: Vec<(ChatId, switchboard_contract::lobby::ChatEvent)>,
@@ -176,8 +178,8 @@ impl Core {
             return None;
         }
         let batch = self.collect();
-        let students_changed = batch.records.iter().any(|(key, _)| matches!(key, LobbyKey::Student(_)));
-        self.in_flight = Some(self.seal(now.at, students_changed));
+        let behind_students = batch.records.iter().rev().position(|(key, _)| matches!(key, LobbyKey::Student(_)));
+        self.in_flight = Some(self.seal(now.at, behind_students));
         // What found no room in this batch goes into the next.
         self.work(now);
         Some(batch)
@@ -189,7 +191,10 @@ impl Core {
     /// If no batch is in flight.
     pub fn committed(&mut self, now: Now, seq: u64) -> Vec<Effect> {
         let Some(mut sealed) = self.in_flight.take() else { unreachable!("a batch is in flight") };
-        sealed.status.version = if sealed.students_changed { seq } else { self.board.committed().version };
+        sealed.status.version = match sealed.behind_students {
+            Some(behind) => seq.saturating_sub(behind as u64),
+            None => self.board.committed().version,
+        };
         let mut effects = Vec::new();
         self.emit(now.at, sealed, &mut effects);
         self.settle(now, &mut effects);
@@ -267,7 +272,7 @@ impl Core {
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.work(now);
         if self.is_idle() {
-            let sealed = self.seal(now.at, false);
+            let sealed = self.seal(now.at, None);
             self.emit(now.at, sealed, effects);
         }
         effects.extend(self.board.publish(now.at).map(Effect::Status));
@@ -318,7 +323,7 @@ impl Core {
     }
 
     /// Closes what has been collected: from here on it does not change.
-    fn seal(&mut self, now: Duration, students_changed: bool) -> Sealed {
+    fn seal(&mut self, now: Duration, behind_students: Option<usize>) -> Sealed {
         Sealed {
             status: Status {
                 v: V1,
@@ -329,7 +334,7 @@ impl Core {
                 chatting: self.chatting,
                 finished: self.finished,
             },
-            students_changed,
+            behind_students,
             replies: std::mem::take(&mut self.pending.replies),
             tells: self.take_tells(now),
             logs: self.take_logs(now),

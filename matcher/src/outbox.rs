@@ -18,9 +18,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Something to be sent.
 pub(crate) enum Out {
     /// The answer to a request.
-    Reply(Request, Bytes),
+    Reply(Box<Request>, Bytes),
     /// A request was not understood.
-    Refuse(Request, String),
+    Refuse(Box<Request>, String),
     /// To a subject.
     Publish(String, Bytes),
 }

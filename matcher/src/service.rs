@@ -48,7 +48,7 @@ pub(crate) enum End {
     SteppedDown(Status),
 }
 
-type Requests = SelectAll<Pin<Box<dyn Stream<Item = (MatcherVerb, Request)> + Send>>>;
+type Requests = SelectAll<Pin<Box<dyn Stream<Item = (MatcherVerb, Box<Request>)> + Send>>>;
 
 /// A leader's time in office.
 pub(crate) struct Term {
@@ -60,7 +60,7 @@ pub(crate) struct Term {
     service: Service,
     requests: Requests,
     /// Requests that are not answered yet.
-    waiting: HashMap<Token, Request>,
+    waiting: HashMap<Token, Box<Request>>,
     next_token: Token,
     outbox: Outbox,
     asked: FuturesUnordered<Asked>,
@@ -78,7 +78,7 @@ enum Event {
     Link,
     Answer(Answer),
     Heartbeat(Bytes),
-    Request(MatcherVerb, Request),
+    Request(MatcherVerb, Box<Request>),
     Due,
     Look,
     Lost(&'static str),
@@ -230,7 +230,7 @@ impl Term {
         self.perform(effects);
     }
 
-    fn requested(&mut self, verb: MatcherVerb, request: Request) {
+    fn requested(&mut self, verb: MatcherVerb, request: Box<Request>) {
         observe::request(verb);
         let token = self.next_token;
         let body = &request.message.payload;
@@ -397,7 +397,7 @@ async fn listen(nats: &Nats, epoch: Epoch) -> anyhow::Result<(Service, Requests)
     for verb in MatcherVerb::ALL {
         let endpoint = service.endpoint_builder().name(verb.as_str()).add(verb.subject()).await;
         let endpoint = endpoint.map_err(anyhow::Error::from_boxed).context("cannot start an endpoint")?;
-        requests.push(Box::pin(endpoint.map(move |request| (verb, request))));
+        requests.push(Box::pin(endpoint.map(move |request| (verb, Box::new(request)))));
     }
     Ok((service, requests))
 }
