@@ -1,6 +1,7 @@
-//! The system: real processes, real NATS.
-//!
-//! Needs the services' binaries beside this one's: `cargo build --workspace --bins` first, as `make test` does.
+//! The system: real processes, a real nats-server, and clients over real sockets.
 
-mod runner;
-mod support;
+mod client_2015;
+mod harness;
+mod lobby;
+mod phoenix_js;
+mod session;

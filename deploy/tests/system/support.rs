@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use switchboard::runfile::{Process, ProcessId, RunFile};
-use switchboard_contract::testing::{DEADLINE, eventually, free_port, nats_server_binary};
+use switchboard_contract::testing::{DEADLINE, eventually, free_port, free_ports, nats_server_binary};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
@@ -120,16 +120,6 @@ fn collect(pipe: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Vec<
             lines.lock().expect("no panic").push(line);
         }
     });
-}
-
-/// The first of so many free ports in a row.
-fn free_ports(count: u16) -> u16 {
-    loop {
-        let first = free_port();
-        if (first..first + count).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return first;
-        }
-    }
 }
 
 /// Waits until none of them runs.

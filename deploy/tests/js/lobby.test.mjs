@@ -1,0 +1,173 @@
+// The official phoenix.js through join, claim, chat, terminate and leave; students and teachers on different gateways.
+
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { Socket } from "phoenix";
+import WebSocket from "ws";
+
+const [studentGateway, teacherGateway] = (process.env.GATEWAYS ?? "http://127.0.0.1:4000 http://127.0.0.1:4001").split(" ");
+const sockets = [];
+after(() => sockets.forEach((socket) => socket.disconnect()));
+
+const unique = (name) => `${name}-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
+
+function connect(gateway, options = {}) {
+  const socket = new Socket(`${gateway.replace("http", "ws")}/socket`, { transport: WebSocket, ...options });
+  socket.connect();
+  sockets.push(socket);
+  return socket;
+}
+
+/** The reply to a join or a push. */
+const reply = (push) =>
+  new Promise((resolve, reject) =>
+    push
+      .receive("ok", (response) => resolve({ status: "ok", response }))
+      .receive("error", (response) => resolve({ status: "error", response }))
+      .receive("timeout", () => reject(new Error("no reply")))
+  );
+
+/** The next event of this name; events that came before it was asked for wait. */
+function inbox(channel) {
+  const waiting = new Map();
+  const wanted = new Map();
+  channel.onMessage = (event, payload) => {
+    if (wanted.get(event)?.length) wanted.get(event).shift()(payload);
+    else waiting.set(event, [...(waiting.get(event) ?? []), payload]);
+    return payload;
+  };
+  const count = (event) => waiting.get(event)?.length ?? 0;
+  const next = (event) =>
+    new Promise((resolve, reject) => {
+      if (count(event)) return resolve(waiting.get(event).shift());
+      const timer = setTimeout(() => reject(new Error(`no ${event}`)), 30_000);
+      wanted.set(event, [...(wanted.get(event) ?? []), (payload) => (clearTimeout(timer), resolve(payload))]);
+    });
+  return { next, count };
+}
+
+async function teacher(id, params = {}) {
+  const socket = connect(teacherGateway);
+  const channel = socket.channel("presence:teachers", { userId: id, role: "teacher", ...params });
+  const events = inbox(channel);
+  const { status, response } = await reply(channel.join());
+  assert.equal(status, "ok");
+  return { socket, channel, events, counts: response, id };
+}
+
+async function student(id) {
+  const socket = connect(studentGateway);
+  const channel = socket.channel(`presence:student:${id}`, { userId: id, role: "student" });
+  const events = inbox(channel);
+  assert.equal((await reply(channel.join())).status, "ok");
+  assert.equal((await reply(channel.push("student:ready", { userId: id }))).status, "ok");
+  return { socket, channel, events, id };
+}
+
+async function claim(t) {
+  const timer = setInterval(() => t.channel.push("claim:student", { teacherId: t.id }), 10);
+  try {
+    return await t.events.next(`new:chat:${t.id}`);
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+async function enter(user, role, chat) {
+  const channel = user.socket.channel(`chats:${chat.id}`, { userId: user.id, role });
+  const events = inbox(channel);
+  const { status, response } = await reply(channel.join());
+  assert.equal(status, "ok", JSON.stringify(response));
+  assert.equal((await reply(channel.push(`${role}:joined`, {}))).status, "ok");
+  return { channel, events, joined: response };
+}
+
+test("a student meets a teacher, and they part", async () => {
+  const t = await teacher(unique("t"));
+  assert.equal(t.counts.students.total, 0);
+  const s = await student(unique("s"));
+  assert.equal((await t.events.next("user:status")).students.waiting, 1);
+  const chat = await claim(t);
+  assert.deepEqual(await s.events.next("new:chat"), chat);
+  assert.deepEqual([chat.teacher_id, chat.student_id, chat.status], [t.id, s.id, "active"]);
+
+  const mine = await enter(t, "teacher", chat);
+  const theirs = await enter(s, "student", chat);
+  assert.equal(theirs.joined.recovered, true);
+  await mine.events.next("chat:ready");
+  await theirs.events.next("chat:ready");
+
+  let last = 0;
+  for (let n = 0; n < 10; n++) {
+    const sent = await reply(mine.channel.push("teacher:send", { message: `q${n}`, extra: [n] }));
+    const asked = await theirs.events.next("student:receive");
+    assert.deepEqual(asked, { message: `q${n}`, extra: [n], seq: sent.response.seq });
+    const answered = await reply(theirs.channel.push("student:send", { message: `a${n}` }));
+    assert.equal((await mine.events.next("teacher:receive")).message, `a${n}`);
+    assert.ok(sent.response.seq > last && answered.response.seq > sent.response.seq);
+    last = answered.response.seq;
+  }
+  const history = await reply(theirs.channel.push("history", { limit: 5 }));
+  assert.equal(history.response.messages.length, 5);
+  assert.equal(history.response.complete, false);
+
+  assert.equal((await reply(mine.channel.push("chat:terminate", {}))).status, "ok");
+  await mine.events.next("chat:terminated");
+  await theirs.events.next("chat:terminated");
+  const late = await reply(theirs.channel.push("student:send", { message: "late" }));
+  assert.equal(late.response.reason, "chat_finished");
+
+  await reply(theirs.channel.leave());
+  await reply(s.channel.leave());
+  for (let status = {}; status.students?.total !== 0; ) status = await t.events.next("user:status");
+  await reply(t.channel.leave());
+});
+
+test("V1 and V2 talk with each other", async () => {
+  const t = await teacher(unique("t"));
+  const socket = connect(studentGateway, {
+    vsn: "1.0.0",
+    encode: ({ topic, event, payload, ref }, callback) => callback(JSON.stringify({ topic, event, payload, ref })),
+    decode: (text, callback) => callback(JSON.parse(text)),
+  });
+  const id = Math.floor(Math.random() * 1e9);
+  const channel = socket.channel(`presence:student:${id}`, { userId: id, role: "student" });
+  const events = inbox(channel);
+  assert.equal((await reply(channel.join())).status, "ok");
+  await reply(channel.push("student:ready", { userId: id }));
+  const chat = await claim(t);
+  assert.equal((await events.next("new:chat")).student_id, id);
+  const mine = await enter(t, "teacher", chat);
+  const theirs = await enter({ socket, id }, "student", chat);
+  await theirs.events.next("chat:ready");
+  await reply(theirs.channel.push("student:send", { message: "über 🦊" }));
+  assert.equal((await mine.events.next("teacher:receive")).message, "über 🦊");
+  await reply(channel.leave());
+  await mine.events.next("chat:terminated");
+  await reply(t.channel.leave());
+});
+
+test("phoenix.js rejoins by itself: the chat goes on, and is not shown twice", async () => {
+  const t = await teacher(unique("t"));
+  const s = await student(unique("s"));
+  const chat = await claim(t);
+  await s.events.next("new:chat");
+  const mine = await enter(t, "teacher", chat);
+  const theirs = await enter(s, "student", chat);
+  await theirs.events.next("chat:ready");
+  await reply(mine.channel.push("teacher:send", { message: "before" }));
+  await theirs.events.next("student:receive");
+
+  // The connection breaks under the client: it reconnects, and joins both its topics again.
+  const rejoined = new Promise((resolve) => theirs.channel.on("phx_reply", () => theirs.channel.isJoined() && resolve()));
+  s.socket.conn.terminate();
+  await rejoined;
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  assert.equal(s.events.count("new:chat"), 0);
+  await reply(mine.channel.push("teacher:send", { message: "after" }));
+  assert.equal((await theirs.events.next("student:receive")).message, "after");
+  await reply(mine.channel.push("chat:terminate", {}));
+  await theirs.events.next("chat:terminated");
+  await reply(s.channel.leave());
+  await reply(t.channel.leave());
+});
