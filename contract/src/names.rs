@@ -342,7 +342,9 @@ pub fn message_id(log: &LogName, role: crate::lobby::Role, user: &UserId, id: &s
         crate::lobby::Role::Student => "student",
     };
     match log {
-        LogName::Chat(chat) => format!("chat.{}.{role}.{}.{}", escape(chat.as_str()), escape(user.as_str()), escape(id)),
+        LogName::Chat(chat) => {
+            format!("chat.{}.{role}.{}.{}", escape(chat.as_str()), escape(user.as_str()), escape(id))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shell every process runs in: common flags, logs, signals, limits, exit codes.
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -107,7 +108,8 @@ pub fn start_logs(format: LogFormat, level: &str) -> Result<(), UsageError> {
         Err(error) => unreachable!("a literal directive: {error}"),
     };
     let filter = if level.contains("async_nats") { filter } else { filter.add_directive(quiet) };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match format {
         LogFormat::Text => logs.with_target(false).init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

@@ -20,8 +20,10 @@ const EVENTS_PER_TURN: usize = 256;
 /// How a socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The client closed it, or it broke.
+    /// It broke.
     Gone,
+    /// The client closes it.
+    Closed,
     /// We close it.
     Close(CloseCode),
 }
@@ -47,9 +49,14 @@ pub async fn serve(mut ws: WebSocket, vsn: Vsn, gateway: Arc<Gateway>) {
     for effect in left {
         socket.tell(effect).await;
     }
-    if let End::Close(code) = end {
-        metrics::counter!("switchboard_gateway_closes_total", "code" => code.code().to_string()).increment(1);
-        close(ws, code).await;
+    match end {
+        End::Gone => {}
+        // The answer to the client's close frame is queued already.
+        End::Closed => drop(tokio::time::timeout(limits::CLOSE_TIMEOUT, ws.flush()).await),
+        End::Close(code) => {
+            metrics::counter!("switchboard_gateway_closes_total", "code" => code.code().to_string()).increment(1);
+            close(ws, code).await;
+        }
     }
 }
 
@@ -104,7 +111,8 @@ impl Socket {
             Some(Ok(Message::Text(text))) => self.session.text(text, nobody_waits, now, &mut self.effects),
             Some(Ok(Message::Binary(bytes))) => self.session.binary(bytes, nobody_waits, now, &mut self.effects),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.session.heard(now),
-            Some(Ok(Message::Close(_))) | None => return Some(End::Gone),
+            Some(Ok(Message::Close(_))) => return Some(End::Closed),
+            None => return Some(End::Gone),
             Some(Err(error)) => return Some(end_of(error)),
         }
         metrics::counter!("switchboard_gateway_frames_total").increment(1);

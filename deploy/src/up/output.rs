@@ -17,7 +17,7 @@ const LINES_MAX: usize = 4096;
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// How long the runner itself waits for a terminal that is held.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Bright colours of the names, in turn; they can be read on dark and on light.
+/// Colours of the names, in turn.
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
 /// Where lines go. Cheap to clone.

@@ -20,8 +20,7 @@ impl Client {
     async fn push(&mut self, topic: &str, event: &str, payload: &str) -> String {
         self.reference += 1;
         let reference = self.reference.to_string();
-        let text =
-            format!(r#"{{"topic":"{topic}","event":"{event}","payload":{payload},"ref":"{reference}"}}"#);
+        let text = format!(r#"{{"topic":"{topic}","event":"{event}","payload":{payload},"ref":"{reference}"}}"#);
         self.socket.send_text(text).expect("sent");
         self.socket.flush().await.expect("sent");
         reference
@@ -58,7 +57,9 @@ async fn a_client_of_2015_from_queue_to_end() {
     for reference in ["1", "2"] {
         assert_eq!(
             student.frame("phx_reply").await,
-            format!(r#"{{"topic":"presence:student:5","event":"phx_reply","payload":{{"status":"ok","response":{{}}}},"ref":"{reference}"}}"#)
+            format!(
+                r#"{{"topic":"presence:student:5","event":"phx_reply","payload":{{"status":"ok","response":{{}}}},"ref":"{reference}"}}"#
+            )
         );
     }
     assert_eq!(

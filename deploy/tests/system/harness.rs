@@ -9,13 +9,13 @@ use switchboard_contract::admin;
 use switchboard_contract::testing::{NatsServer, eventually, free_port};
 
 /// Whatever a client waits for comes within this time.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// What should not come is waited for this long.
-pub const A_WHILE: Duration = Duration::from_millis(300);
+pub(crate) const A_WHILE: Duration = Duration::from_millis(300);
 
 /// The system. Its gateways are in different processes.
-pub struct System {
-    pub nats: NatsServer,
+pub(crate) struct System {
+    pub(crate) nats: NatsServer,
     gateways: Vec<u16>,
     admin: Vec<u16>,
     children: Vec<Child>,
@@ -23,12 +23,12 @@ pub struct System {
 
 impl System {
     /// A system with two gateways; `None`: no nats-server is installed, and the test is skipped.
-    pub async fn start() -> Option<System> {
+    pub(crate) async fn start() -> Option<System> {
         Self::start_with(&[], &[]).await
     }
 
     /// As [`System::start`], with further flags for the matcher and for each gateway.
-    pub async fn start_with(matcher: &[&str], gateway: &[&str]) -> Option<System> {
+    pub(crate) async fn start_with(matcher: &[&str], gateway: &[&str]) -> Option<System> {
         let nats = NatsServer::start().await?;
         let mut system = System { nats, gateways: Vec::new(), admin: Vec::new(), children: Vec::new() };
         system.spawn("switchboard-history", &[]);
@@ -44,7 +44,9 @@ impl System {
         for port in system.admin.clone() {
             let address = format!("127.0.0.1:{port}").parse().expect("an address");
             eventually("a service is ready", async || {
-                admin::get(address, "/health/ready", Duration::from_secs(1)).await.is_ok_and(|(status, _)| status == 200)
+                admin::ask(address, "/health/ready", Duration::from_secs(1))
+                    .await
+                    .is_ok_and(|(status, _)| status == 200)
             })
             .await;
         }
@@ -55,7 +57,14 @@ impl System {
         let folder = std::path::Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().expect("a folder");
         let admin = free_port();
         let child = Command::new(folder.join(binary))
-            .args(["--nats-url", &self.nats.url(), "--admin-addr", &format!("127.0.0.1:{admin}"), "--log-level", "warn"])
+            .args([
+                "--nats-url",
+                &self.nats.url(),
+                "--admin-addr",
+                &format!("127.0.0.1:{admin}"),
+                "--log-level",
+                "warn",
+            ])
             .args(flags)
             .stdin(Stdio::null())
             .spawn()
@@ -65,17 +74,17 @@ impl System {
     }
 
     /// Where a gateway is, counted from 0.
-    pub fn gateway(&self, at: usize) -> String {
+    pub(crate) fn gateway(&self, at: usize) -> String {
         format!("http://127.0.0.1:{}", self.gateways[at])
     }
 
     /// A client on a gateway.
-    pub async fn client(&self, gateway: usize, vsn: Vsn) -> Client {
+    pub(crate) async fn client(&self, gateway: usize, vsn: Vsn) -> Client {
         Client::connect(&self.gateway(gateway), vsn).await.expect("a connection")
     }
 
     /// A teacher who has joined, on gateway 1.
-    pub async fn teacher(&self, id: impl Into<Value>) -> Teacher {
+    pub(crate) async fn teacher(&self, id: impl Into<Value>) -> Teacher {
         let id = id.into();
         let mut client = self.client(1, Vsn::V2).await;
         let reply = client.join("presence:teachers", json!({"userId": id, "role": "teacher"})).await.expect("a reply");
@@ -84,14 +93,14 @@ impl System {
     }
 
     /// A student who is ready, on gateway 0.
-    pub async fn student(&self, id: impl Into<Value>) -> Student {
+    pub(crate) async fn student(&self, id: impl Into<Value>) -> Student {
         let mut student = self.student_joined(id).await;
         student.ready().await;
         student
     }
 
     /// A student who has joined its own topic and no more.
-    pub async fn student_joined(&self, id: impl Into<Value>) -> Student {
+    pub(crate) async fn student_joined(&self, id: impl Into<Value>) -> Student {
         let id = id.into();
         let topic = format!("presence:student:{}", text(&id));
         let mut client = self.client(0, Vsn::V2).await;
@@ -101,14 +110,14 @@ impl System {
     }
 
     /// The body of `GET /` as JSON.
-    pub async fn counts(&self, gateway: usize) -> Value {
+    pub(crate) async fn counts(&self, gateway: usize) -> Value {
         let address = format!("127.0.0.1:{}", self.gateways[gateway]).parse().expect("an address");
-        let (_, body) = admin::get(address, "/", SOON).await.expect("an answer");
+        let (_, body) = admin::ask(address, "/", SOON).await.expect("an answer");
         serde_json::from_str(&body).expect("JSON")
     }
 
     /// Waits until the lobby's bucket holds nothing but the epoch.
-    pub async fn nothing_is_left(&self) {
+    pub(crate) async fn nothing_is_left(&self) {
         let context = async_nats::jetstream::new(self.nats.client().await);
         eventually("nothing is left in KV lobby but the epoch", async || {
             let bucket = context.get_key_value("lobby").await.expect("the bucket");
@@ -134,16 +143,16 @@ fn text(id: &Value) -> String {
 }
 
 /// A teacher on its topic.
-pub struct Teacher {
-    pub client: Client,
-    pub id: Value,
+pub(crate) struct Teacher {
+    pub(crate) client: Client,
+    pub(crate) id: Value,
     /// The reply to its join.
-    pub counts: Value,
+    pub(crate) counts: Value,
 }
 
 impl Teacher {
     /// Claims until a student is assigned, as real clients do; gives the chat.
-    pub async fn claim(&mut self) -> Value {
+    pub(crate) async fn claim(&mut self) -> Value {
         let event = format!("new:chat:{}", text(&self.id));
         for _ in 0..3_000 {
             let payload = json!({"teacherId": self.id});
@@ -157,12 +166,12 @@ impl Teacher {
     }
 
     /// The next `user:status`.
-    pub async fn status(&mut self) -> Value {
+    pub(crate) async fn status(&mut self) -> Value {
         self.client.expect("user:status", SOON).await.expect("a status").payload
     }
 
     /// Waits for a `user:status` with these counts of students: waiting, chatting, finished.
-    pub async fn status_is(&mut self, waiting: u64, chatting: u64, finished: u64) {
+    pub(crate) async fn status_is(&mut self, waiting: u64, chatting: u64, finished: u64) {
         let total = waiting + chatting + finished;
         loop {
             let students = self.status().await["students"].take();
@@ -173,33 +182,33 @@ impl Teacher {
     }
 
     /// Joins a chat.
-    pub async fn join(&mut self, chat: &Value) -> String {
+    pub(crate) async fn join(&mut self, chat: &Value) -> String {
         enter_join(&mut self.client, &self.id, "teacher", chat).await
     }
 }
 
 /// A student on its topic.
-pub struct Student {
-    pub client: Client,
-    pub id: Value,
-    pub topic: String,
+pub(crate) struct Student {
+    pub(crate) client: Client,
+    pub(crate) id: Value,
+    pub(crate) topic: String,
 }
 
 impl Student {
     /// Says that it is ready.
-    pub async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let payload = json!({"userId": self.id});
         let reply = self.client.push(&self.topic, "student:ready", payload).await.expect("a reply");
         assert!(reply.ok, "{reply:?}");
     }
 
     /// Its `new:chat`.
-    pub async fn new_chat(&mut self) -> Value {
+    pub(crate) async fn new_chat(&mut self) -> Value {
         self.client.expect("new:chat", SOON).await.expect("a chat").payload
     }
 
     /// Joins a chat.
-    pub async fn join(&mut self, chat: &Value) -> String {
+    pub(crate) async fn join(&mut self, chat: &Value) -> String {
         enter_join(&mut self.client, &self.id, "student", chat).await
     }
 }
@@ -212,7 +221,11 @@ async fn enter_join(client: &mut Client, id: &Value, role: &str, chat: &Value) -
 }
 
 /// A teacher and a student in a chat that both have entered: its topic, and the chat as the teacher saw it.
-pub async fn chat(system: &System, teacher: &str, student: &str) -> (Teacher, Student, String) {
+pub(crate) async fn chat(
+    system: &System,
+    teacher: impl Into<Value>,
+    student: impl Into<Value>,
+) -> (Teacher, Student, String) {
     let mut teacher = system.teacher(teacher).await;
     let mut student = system.student(student).await;
     let topic = meet(&mut teacher, &mut student).await;
@@ -220,7 +233,7 @@ pub async fn chat(system: &System, teacher: &str, student: &str) -> (Teacher, St
 }
 
 /// The student is assigned to the teacher, and both enter.
-pub async fn meet(teacher: &mut Teacher, student: &mut Student) -> String {
+pub(crate) async fn meet(teacher: &mut Teacher, student: &mut Student) -> String {
     let seen = teacher.claim().await;
     let chat = student.new_chat().await;
     assert_eq!(seen["id"], chat["id"]);
@@ -234,18 +247,18 @@ pub async fn meet(teacher: &mut Teacher, student: &mut Student) -> String {
 }
 
 /// A side enters.
-pub async fn enter(client: &mut Client, topic: &str, role: &str) {
+pub(crate) async fn enter(client: &mut Client, topic: &str, role: &str) {
     let reply = client.push(topic, &format!("{role}:joined"), json!({})).await.expect("a reply");
     assert!(reply.ok, "{reply:?}");
 }
 
 /// Waits for `chat:ready`.
-pub async fn ready(client: &mut Client, topic: &str) -> Message {
+pub(crate) async fn ready(client: &mut Client, topic: &str) -> Message {
     client.expect_on(topic, "chat:ready", SOON).await.expect("chat:ready")
 }
 
 /// A message from one side to the other; gives its sequence.
-pub async fn say(from: &mut Client, to: &mut Client, topic: &str, role: &str, text: &str) -> u64 {
+pub(crate) async fn say(from: &mut Client, to: &mut Client, topic: &str, role: &str, text: &str) -> u64 {
     let reply = from.push(topic, &format!("{role}:send"), json!({"message": text})).await.expect("a reply");
     assert!(reply.ok, "{reply:?}");
     let other = if role == "teacher" { "student" } else { "teacher" };

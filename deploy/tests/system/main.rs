@@ -1,7 +1,9 @@
-//! The system: real processes, a real nats-server, and clients over real sockets.
+//! The system as its users meet it: real processes, a real nats-server, real sockets.
 
 mod client_2015;
 mod harness;
 mod lobby;
 mod phoenix_js;
+mod runner;
 mod session;
+mod support;

@@ -49,7 +49,9 @@ async fn malformed_frames_of_every_kind_close_that_socket_alone() {
         client.socket().flush().await.expect("sent");
         assert_eq!(client.expect_close(SOON).await.expect("a close"), Some(1007), "{text}");
     }
-    for (vsn, bytes) in [(Vsn::V2, &b"\x00\x05"[..]), (Vsn::V2, b"\x09\x00\x00\x00\x00"), (Vsn::V1, b"\x00\x00\x00\x01\x01te")] {
+    for (vsn, bytes) in
+        [(Vsn::V2, &b"\x00\x05"[..]), (Vsn::V2, b"\x09\x00\x00\x00\x00"), (Vsn::V1, b"\x00\x00\x00\x01\x01te")]
+    {
         let mut client = system.client(0, vsn).await;
         client.socket().send_binary(bytes.to_vec()).expect("sent");
         client.socket().flush().await.expect("sent");
@@ -62,7 +64,7 @@ async fn malformed_frames_of_every_kind_close_that_socket_alone() {
 async fn sizes() {
     let Some(system) = System::start().await else { return };
     let (mut teacher, mut student, topic) = chat(&system, "t", "s").await;
-    let mut message = |bytes: usize| json!({"message": "x".repeat(bytes)});
+    let message = |bytes: usize| json!({"message": "x".repeat(bytes)});
     let reply = teacher.client.push(&topic, "teacher:send", message(33 * 1024)).await.expect("a reply");
     assert_eq!(reply.reason(), Some("payload_too_large"));
     let reply = teacher.client.push(&topic, "teacher:send", message(31 * 1024)).await.expect("a reply");
@@ -139,12 +141,11 @@ async fn replies_of_a_topic_come_in_order_and_unknown_events_are_refused() {
 async fn what_is_checked_before_the_upgrade() {
     let Some(system) = System::start_with(&[], &["--allowed-origin", "https://app.example"]).await else { return };
     let base = system.gateway(0);
-    let refused = async |url: String, headers: &[(&str, &str)]| {
-        match Socket::connect_with(&url, Vsn::V2, headers).await {
-            Err(ConnectError::Refused(status)) => status,
-            Err(error) => panic!("{error}"),
-            Ok(_) => 101,
-        }
+    let refused = async |url: String, headers: &[(&str, &str)]| match Socket::connect_with(&url, Vsn::V2, headers).await
+    {
+        Err(ConnectError::Refused(status)) => status,
+        Err(error) => panic!("{error}"),
+        Ok(_) => 101,
     };
     for (headers, status) in [
         (&[][..], 101),
