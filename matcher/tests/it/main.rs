@@ -1,0 +1,7 @@
+//! Rings 2 and 3: the core against a naive model, and the service against a real nats-server.
+
+mod model;
+mod nats_server;
+mod reference;
+mod service;
+mod store;

@@ -1,0 +1,140 @@
+//! Ring 3: what a real bucket makes of batches, purges and old epochs. On one server and on three.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use switchboard_contract::lobby::{QueueRecord, StudentRecord, StudentState};
+use switchboard_contract::names::{Incarnation, LobbyKey, UserId};
+use switchboard_contract::nats::Nats;
+use switchboard_contract::wire::V1;
+use switchboard_matcher::core::{Batch, Record};
+use switchboard_matcher::store::{self, Epoch, Outcome};
+
+use crate::nats_server::{Servers, until};
+
+fn queue(ticket: u64) -> (LobbyKey, Option<Record>) {
+    let record = QueueRecord { v: V1, student: UserId::from(ticket), since: "now".into() };
+    (LobbyKey::Queue(ticket), Some(Record::Queue(record)))
+}
+
+fn student(ticket: u64) -> (LobbyKey, Option<Record>) {
+    let id = UserId::from(ticket);
+    let state = StudentState::Waiting;
+    let record = StudentRecord { v: V1, id: id.clone(), state, ticket, chat: None, since: "now".into() };
+    (LobbyKey::Student(id), Some(Record::Student(record)))
+}
+
+fn purge(ticket: u64) -> (LobbyKey, Option<Record>) {
+    (LobbyKey::Queue(ticket), None)
+}
+
+fn batch(records: impl IntoIterator<Item = (LobbyKey, Option<Record>)>) -> Batch {
+    Batch { records: records.into_iter().collect() }
+}
+
+async fn begin(nats: &Nats, name: &str) -> Epoch {
+    let me = Incarnation::named(name).expect("a name");
+    store::acquire(nats, &me, |_| Ok(())).await.expect("an epoch")
+}
+
+/// Messages in the bucket's stream, markers included.
+async fn messages(nats: &Nats) -> u64 {
+    let context = jetstream::new(nats.client.clone());
+    let stream = context.get_stream("KV_lobby").await.expect("the stream");
+    stream.get_info().await.expect("its state").state.messages
+}
+
+async fn loaded(nats: &Nats, epoch: Epoch) -> Vec<String> {
+    let records = store::load(nats, epoch).await.expect("the records");
+    records.iter().map(|loaded| format!("{}@{}", loaded.key, loaded.revision)).collect()
+}
+
+fn committed(outcome: Outcome) -> u64 {
+    match outcome {
+        Outcome::Committed { seq } => seq,
+        other @ (Outcome::Fenced | Outcome::Unknown) => panic!("{other:?}"),
+    }
+}
+
+async fn batches_are_whole_and_leave_nothing_behind(servers: usize) {
+    let Some(servers) = Servers::start(servers) else { return };
+    let nats = servers.connect().await;
+    let epoch = begin(&nats, "one").await;
+    assert_eq!(epoch.number, 1);
+
+    let single = committed(store::commit(&nats, epoch, batch([queue(1)])).await);
+    assert_eq!(single, epoch.revision + 1);
+    let many = committed(store::commit(&nats, epoch, batch((2..=1_000).map(queue))).await);
+    assert_eq!(many, single + 999, "the sequences of a batch have no gaps");
+    assert_eq!(messages(&nats).await, 1_001);
+
+    let mixed = batch((1..=500).map(purge).chain([student(7)]));
+    committed(store::commit(&nats, epoch, mixed).await);
+    let epoch = begin(&nats, "two").await;
+    let records = loaded(&nats, epoch).await;
+    assert_eq!((epoch.number, records.len()), (2, 501));
+    assert!(records.contains(&format!("student.7@{}", many + 501)), "{records:?}");
+    assert!(!records.iter().any(|record| record.starts_with("queue.000000000500")), "purged");
+
+    committed(store::commit(&nats, epoch, batch((501..=1_000).map(purge))).await);
+    committed(store::commit(&nats, epoch, batch([(student(7).0, None)])).await);
+    until("only the epoch is left", || async { messages(&nats).await == 1 }).await;
+    assert_eq!(loaded(&nats, epoch).await, [""; 0]);
+
+    committed(store::commit(&nats, epoch, batch([queue(9), queue(10)])).await);
+    committed(store::commit(&nats, epoch, batch([purge(9), purge(10)])).await);
+    committed(store::commit(&nats, epoch, batch([queue(9), queue(10)])).await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(messages(&nats).await, 3, "a key written again outlives its marker");
+}
+
+async fn an_old_epoch_writes_nothing(servers: usize) {
+    let Some(servers) = Servers::start(servers) else { return };
+    let nats = servers.connect().await;
+    let old = begin(&nats, "old").await;
+    committed(store::commit(&nats, old, batch([queue(1), student(1)])).await);
+    let new = begin(&nats, "new").await;
+    assert_eq!(new.number, old.number + 1);
+    assert_eq!(store::commit(&nats, old, batch([queue(2)])).await, Outcome::Fenced);
+    assert_eq!(store::commit(&nats, old, batch([purge(1)])).await, Outcome::Fenced);
+    assert_eq!(store::commit(&nats, old, batch([queue(2), queue(3), purge(1)])).await, Outcome::Fenced);
+    assert_eq!(store::commit(&nats, old, batch((2..=1_000).map(queue))).await, Outcome::Fenced);
+    let records = loaded(&nats, new).await;
+    assert_eq!(records.len(), 2, "{records:?}");
+    committed(store::commit(&nats, new, batch([queue(2), purge(1)])).await);
+    let (record, revision) = store::leader(&nats).await.expect("an answer").expect("an epoch");
+    assert_eq!((record.leader.as_str(), revision), ("new", new.revision));
+}
+
+#[tokio::test]
+async fn batches_on_one_server() {
+    batches_are_whole_and_leave_nothing_behind(1).await;
+}
+
+#[tokio::test]
+async fn batches_on_three_servers() {
+    batches_are_whole_and_leave_nothing_behind(3).await;
+}
+
+#[tokio::test]
+async fn fencing_on_one_server() {
+    an_old_epoch_writes_nothing(1).await;
+}
+
+#[tokio::test]
+async fn fencing_on_three_servers() {
+    an_old_epoch_writes_nothing(3).await;
+}
+
+#[tokio::test]
+async fn an_epoch_is_refused_to_who_may_not() {
+    let Some(servers) = Servers::start(1) else { return };
+    let nats = servers.connect().await;
+    begin(&nats, "one").await;
+    let me = Incarnation::named("two").expect("a name");
+    let may = |now: Option<&switchboard_contract::lobby::EpochRecord>| {
+        anyhow::ensure!(now.is_none(), "taken");
+        Ok(())
+    };
+    assert!(store::acquire(&nats, &me, may).await.is_err());
+}
