@@ -211,7 +211,7 @@ impl Core {
 
     /// An entry of a chat's log is stored.
     pub(super) fn logged(&mut self, now: Now, id: &ChatId, event: ChatEvent) {
-        let Some(chat) = self.chats.get_mut(id).filter(|c| c.logging == Some(event)) else { return };
+        let Some(chat) = self.chats.get_mut(id).filter(|c| c.owed() == Some(event)) else { return };
         chat.logging = None;
         chat.record.owes.retain(|owed| *owed != event);
         let owes_more = chat.owed().is_some();
