@@ -8,7 +8,7 @@ use switchboard_contract::admin;
 use switchboard_contract::limits::READ_TIMEOUT;
 use switchboard_contract::lobby::{ChatEnd, ChatEvent, Role};
 use switchboard_contract::log::{Entry, Message, Read, ReadReply, Sender};
-use switchboard_contract::names::{ChatId, HISTORY_READ, LogName, UserId};
+use switchboard_contract::names::{ChatId, HISTORY_READ, LOG_SUBJECTS, LogName, ROOMS_STREAM, UserId};
 use switchboard_contract::testing::{NatsServer, eventually};
 use switchboard_contract::wire::{self, V1};
 use switchboard_history::{Args, run};
@@ -150,6 +150,33 @@ async fn it_goes_on_where_it_was_after_nats_was_away() {
     let after = publish(&jetstream::new(client.clone()), &log, "student:send", "after").await;
     eventually("a fresh read has both", async || {
         read(&client, &fresh(&log)).await.is_some_and(|reply| seqs(&reply) == [before, after])
+    })
+    .await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn another_stream_under_the_same_name_is_followed_from_its_start() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = Service::start(&server).await;
+    let client = server.client().await;
+    let context = jetstream::new(client.clone());
+    let log = chat("c");
+    publish(&context, &log, "student:send", "of the first stream").await;
+    assert!(read(&client, &fresh(&log)).await.is_some_and(|reply| reply.said > 1_000_000));
+    // As if it had been put back from an old backup: its sequences are lower.
+    context.delete_stream(ROOMS_STREAM).await.expect("deleted");
+    let old = jetstream::stream::Config {
+        name: ROOMS_STREAM.into(),
+        subjects: vec![LOG_SUBJECTS.into()],
+        allow_direct: true,
+        ..Default::default()
+    };
+    eventually("the stream is made", async || context.create_stream(old.clone()).await.is_ok()).await;
+    let said = publish(&context, &log, "student:send", "of the second stream").await;
+    assert_eq!(said, 1);
+    eventually("history has the second stream and nothing else", async || {
+        read(&client, &fresh(&log)).await.is_some_and(|reply| seqs(&reply) == [said])
     })
     .await;
     service.stop().await;
