@@ -160,6 +160,7 @@ impl Term {
                 Event::Heartbeat(body) => self.heartbeat(&body),
                 Event::Request(verb, request) => self.requested(verb, request),
                 Event::Due => self.input(Input::Tick),
+                Event::BatchDue => {}
                 Event::Link => {
                     self.alive.forgive(self.start.elapsed());
                     self.report(readiness);
@@ -194,6 +195,7 @@ impl Term {
             request = self.requests.next() => {
                 request.map_or(Event::Lost("the service"), |(verb, request)| Event::Request(verb, request))
             }
+            () = tokio::time::sleep_until(self.batch_at.into()), if self.held_back => Event::BatchDue,
             () = tokio::time::sleep_until(due.into()) => Event::Due,
             _ = self.look.tick() => Event::Look,
         }
@@ -214,7 +216,14 @@ impl Term {
         if self.commit.is_some() || !self.nats.is_up() {
             return;
         }
+        self.held_back = Instant::now() < self.batch_at;
+        if self.held_back {
+            return;
+        }
         if let Some(batch) = self.core.take_batch(now(self.start)) {
+            if batch.records.len() > 1 {
+                self.batch_at = Instant::now() + BATCH_INTERVAL;
+            }
             let (nats, epoch, records) = (self.nats.clone(), self.epoch, batch.records.len());
             self.commit = Some(tokio::spawn(async move {
                 let begin = Instant::now();

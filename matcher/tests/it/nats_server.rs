@@ -41,6 +41,11 @@ impl Servers {
         self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
     }
 
+    /// The processes, to see what they cost.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.children.iter().map(Child::id).collect()
+    }
+
     /// The flags of a matcher here.
     pub(crate) fn args(&self, more: &[&str]) -> Args {
         let replicas = self.ports.len().to_string();
