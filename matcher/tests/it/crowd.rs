@@ -182,7 +182,7 @@ async fn a_crowd(count: usize) {
     until("only the epoch is left", || async { stream.get_info().await.expect("its state").state.messages == 1 }).await;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(matcher.metric("switchboard_matcher_matched_total"), STUDENTS as f64, "each once");
-    println!(
+    eprintln!(
         "{STUDENTS} students on {count} server(s): {} ms, {} records and {} requests in {} batches, {:.2} s of CPU, {:?} s of the servers'",
         took.as_millis(),
         matcher.metric("switchboard_matcher_records_total"),

@@ -28,6 +28,9 @@ enum Answer {
     Done(Option<Reason>),
 }
 
+/// Each student's state and ticket.
+type Students = BTreeMap<String, (StudentState, u64)>;
+
 /// A request that is not answered yet: what it must be told, and after which change of the lobby.
 struct Asked {
     answer: Answer,
@@ -58,7 +61,7 @@ struct World {
     log_acks: Vec<(ChatId, ChatEvent)>,
     tell_acks: Vec<(Incarnation, ChatId, u64)>,
     told: BTreeSet<(String, Place)>,
-    published: Option<(Status, BTreeMap<String, (StudentState, u64)>)>,
+    published: Option<(Status, Students)>,
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn the_core_does_what_the_naive_lobby_does() {
             }
         }
     }
-    println!("{RUNS} runs in {:?}: {seen:?} matched, requeued, terminated", begin.elapsed());
+    eprintln!("{RUNS} runs in {:?}: {seen:?} matched, requeued, terminated", begin.elapsed());
     assert!(seen.iter().all(|n| *n > RUNS / 2), "the runs reach all of it: {seen:?}");
 }
 
@@ -428,7 +431,7 @@ impl World {
         }
     }
 
-    fn students(&self) -> BTreeMap<String, (StudentState, u64)> {
+    fn students(&self) -> Students {
         let student = |record: &Record| match record {
             Record::Student(s) => Some((s.id.to_string(), (s.state, s.ticket))),
             Record::Teacher(_) | Record::Queue(_) | Record::Chat(_) => None,

@@ -46,6 +46,14 @@ impl Servers {
         self.children.iter().map(Child::id).collect()
     }
 
+    /// Sends a signal to all of them: `STOP` pauses, `CONT` goes on.
+    pub(crate) fn signal(&self, signal: &str) {
+        for pid in self.pids() {
+            let sent = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().expect("kill");
+            assert!(sent.success());
+        }
+    }
+
     /// The flags of a matcher here.
     pub(crate) fn args(&self, more: &[&str]) -> Args {
         let replicas = self.ports.len().to_string();
@@ -82,7 +90,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl 
         assert!(begin.elapsed() < DEADLINE, "not within {} s: {what}", DEADLINE.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    println!("{what}: after {} ms", begin.elapsed().as_millis());
+    eprintln!("{what}: after {} ms", begin.elapsed().as_millis());
 }
 
 fn find() -> Option<PathBuf> {
@@ -109,9 +117,9 @@ fn spawn(program: &Path, folder: &Path, n: usize, clients: &[u16], routes: &[u16
     );
     if clients.len() > 1 {
         let peers: Vec<_> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
-        write!(
+        writeln!(
             config,
-            "cluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{}], no_advertise: true }}\n",
+            "cluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{}], no_advertise: true }}",
             routes[n],
             peers.join(", ")
         )

@@ -299,3 +299,33 @@ async fn what_is_not_understood_is_refused_with_an_error() {
     }
     matcher.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_without_an_answer_begins_a_new_epoch_with_what_is_stored() {
+    let Some(servers) = Servers::start(1) else { return };
+    let nats = servers.connect().await;
+    let matcher = Matcher::start(&servers, &["--grace-ms", "60000"]);
+    matcher.ready().await;
+    let a = Gateway::start(&nats, "a").await;
+    a.whole(vec![(1, 1, student(1, true))]).await;
+    let begin = std::time::Instant::now();
+    // The matcher gets the request, and then the server stops before or after the batch: nobody knows which.
+    let rows = vec![Row { chan: 2, n: 1, at: student(2, true) }];
+    let table = Table { v: V1, gateway: a.name.clone(), whole: None, rows };
+    a.nats.publish(MatcherVerb::Table.subject(), encode(&table)).await;
+    let rows = vec![Row { chan: 3, n: 1, at: student(3, true) }];
+    let table = Table { v: V1, gateway: a.name.clone(), whole: None, rows };
+    a.nats.publish(MatcherVerb::Table.subject(), encode(&table)).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    servers.signal("STOP");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    servers.signal("CONT");
+    until("the matcher is ready again", || async { matcher.readiness.get() == Ok(()) }).await;
+    let leader = a.leader().await;
+    let stored = counts(&leader.status)[1];
+    eprintln!("epoch {} with {stored} waiting, after {} ms", leader.status.epoch, begin.elapsed().as_millis());
+    assert!((1..=3).contains(&stored));
+    let reply = a.whole((1..=3).map(|id| (id, 1, student(id, true))).collect()).await;
+    assert_eq!((counts(&reply.status), reply.epoch), ([0, 3, 0, 0], leader.status.epoch));
+    matcher.stop().await;
+}
