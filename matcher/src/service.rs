@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt as _};
 use switchboard_contract::admin::Readiness;
-use switchboard_contract::limits::{HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
+use switchboard_contract::limits::{BATCH_INTERVAL, HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
 use switchboard_contract::lobby::{Done, Heartbeat, Leader, Status};
 use switchboard_contract::names::{self, Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
@@ -65,6 +65,9 @@ pub(crate) struct Term {
     outbox: Outbox,
     asked: FuturesUnordered<Asked>,
     commit: Option<JoinHandle<Outcome>>,
+    /// Not before then, see [`BATCH_INTERVAL`].
+    batch_at: Instant,
+    held_back: bool,
     heartbeats: Subscriber,
     alive: Alive,
     look: Interval,
@@ -80,6 +83,7 @@ enum Event {
     Heartbeat(Bytes),
     Request(MatcherVerb, Box<Request>),
     Due,
+    BatchDue,
     Look,
     Lost(&'static str),
 }
@@ -125,6 +129,8 @@ impl Term {
             outbox: Outbox::new(nats.clone()),
             asked: FuturesUnordered::new(),
             commit: None,
+            batch_at: start,
+            held_back: false,
             heartbeats,
             alive: Alive::default(),
             look,
