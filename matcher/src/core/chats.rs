@@ -8,6 +8,7 @@ use switchboard_contract::lobby::{ChatEnd, ChatEvent, ChatRecord, ChatStatus, Ne
 use switchboard_contract::names::{ChatId, LobbyKey, UserId};
 use switchboard_contract::wire::{V1, timestamp};
 
+use super::roster::Student;
 use super::table::{Addr, GatewayNo};
 use super::timers::Timer;
 use super::{Core, Now};
@@ -143,9 +144,10 @@ impl Core {
     }
 
     fn free_student(&mut self, now: Now, id: &UserId, end: ChatEnd) {
-        let Some(record) = self.students.get_mut(id).and_then(|s| s.record.as_mut()) else {
+        let Some(Student { record: Some(record), lost, .. }) = self.students.get_mut(id) else {
             unreachable!("who chats is on the roster")
         };
+        let lost = *lost;
         record.chat = None;
         record.since = timestamp(now.wall);
         self.chatting -= 1;
@@ -155,6 +157,10 @@ impl Core {
                 self.finished += 1;
                 self.counters.terminated += 1;
                 self.touch(LobbyKey::Student(id.clone()));
+                // The grace time keeps a place; there is none to be kept any more.
+                if lost {
+                    self.drop_student(now, id);
+                }
             }
             ChatEnd::Requeued => {
                 record.state = StudentState::Waiting;

@@ -32,6 +32,8 @@ pub(super) struct Student {
     pub(super) record: Option<StudentRecord>,
     /// Its channels, each with the place in the queue (of how many) that it was told last.
     pub(super) rows: BTreeMap<Addr, Option<(u64, u64)>>,
+    /// Its last channel was lost. After a take-over nobody is: who has no channel yet may still be there.
+    pub(super) lost: bool,
 }
 
 /// What a teacher may set about itself; `None`: as it is.
@@ -83,6 +85,7 @@ impl Core {
     /// If the queue is full. The row itself holds.
     pub(super) fn student_row(&mut self, now: Now, addr: Addr, id: &UserId, ready: bool) -> Result<(), Reason> {
         let student = self.students.entry(id.clone()).or_default();
+        student.lost = false;
         let is_new_row = !student.rows.contains_key(&addr);
         if is_new_row {
             student.rows.insert(addr, None);
@@ -202,6 +205,7 @@ impl Core {
         let Some(student) = self.students.get_mut(id) else { return };
         student.rows.remove(&addr);
         let is_last = student.rows.is_empty();
+        student.lost = is_last && lost;
         let state = student.record.as_ref().map(|r| r.state);
         if let Some(chat) = student.record.as_ref().and_then(|r| r.chat.clone()) {
             self.untell(&chat, addr);
@@ -231,7 +235,7 @@ impl Core {
     }
 
     /// Off the roster; its chat is over.
-    fn drop_student(&mut self, now: Now, id: &UserId) {
+    pub(super) fn drop_student(&mut self, now: Now, id: &UserId) {
         if let Some(chat) = self.students.get(id).and_then(|s| s.record.as_ref()?.chat.clone()) {
             self.end_chat(now, &chat, ChatEnd::Terminated);
         }

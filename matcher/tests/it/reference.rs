@@ -67,6 +67,8 @@ pub(crate) struct Lobby {
     pub(crate) students: Vec<Student>,
     pub(crate) chats: Vec<Chat>,
     due: Vec<(Duration, Due)>,
+    /// Students whose last channel was lost.
+    lost: Vec<String>,
     prefix: String,
     next_chat: u64,
     next_ticket: u64,
@@ -82,6 +84,7 @@ impl Lobby {
             students: Vec::new(),
             chats: Vec::new(),
             due: Vec::new(),
+            lost: Vec::new(),
             prefix: "0".into(),
             next_chat: 1,
             next_ticket: 1,
@@ -93,6 +96,7 @@ impl Lobby {
         self.channels.clear();
         self.gateways.clear();
         self.due.clear();
+        self.lost.clear();
         self.prefix = prefix.to_owned();
         self.next_chat = 1;
         self.next_ticket = self.students.iter().map(|s| s.ticket + 1).max().unwrap_or(1);
@@ -241,6 +245,7 @@ impl Lobby {
             At::Student { id, ready } => {
                 let id = id.to_string();
                 self.due.retain(|(_, due)| *due != Due::StudentGone(id.clone()));
+                self.lost.retain(|lost| *lost != id);
                 return if *ready { self.ready(&id) } else { Ok(()) };
             }
             At::Chat { chat, role, entered: true } => self.enter(&chat.to_string(), *role),
@@ -295,6 +300,7 @@ impl Lobby {
             Who::User(Role::Teacher, id) => self.drop_teacher(&id),
             Who::User(Role::Student, id) if !self.students.iter().any(|s| s.id == id) => {}
             Who::User(Role::Student, id) if lost && !self.students.iter().any(|s| finished(s, &id)) => {
+                self.lost.push(id.clone());
                 self.due.push((now + self.config.grace, Due::StudentGone(id)));
             }
             Who::User(Role::Student, id) => self.drop_student(&id),
@@ -311,6 +317,7 @@ impl Lobby {
         let chats: Vec<_> = self.chats_of(Role::Student, id).iter().map(|c| c.id.clone()).collect();
         chats.iter().for_each(|chat| self.end(chat, ChatEnd::Terminated));
         self.students.retain(|s| s.id != id);
+        self.lost.retain(|lost| lost != id);
         self.due.retain(|(_, due)| *due != Due::StudentGone(id.to_owned()));
     }
 
@@ -323,6 +330,11 @@ impl Lobby {
             ChatEnd::Terminated => StudentState::Finished,
             ChatEnd::Requeued => StudentState::Waiting,
         };
+        let id = chat.student.clone();
+        // Who is lost keeps its place for a while, and a finished student has none.
+        if end == ChatEnd::Terminated && self.lost.contains(&id) {
+            self.drop_student(&id);
+        }
     }
 
     fn assign(&mut self, now: Duration, teacher_id: &str) -> bool {

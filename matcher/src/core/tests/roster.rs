@@ -46,6 +46,21 @@ fn ready_while_chatting_changes_nothing_and_finished_is_a_new_place_at_the_end()
 }
 
 #[test]
+fn a_lost_student_whose_chat_ends_is_off_at_once_and_one_that_is_not_confirmed_is_not() {
+    let mut rig = Rig::chatting();
+    rig.row("b", 2, 2, left(true));
+    assert_eq!(rig.counts(), [1, 0, 1, 0], "its place is kept");
+    rig.terminate("x-1");
+    assert_eq!(rig.counts(), [1, 0, 0, 0], "there is none to be kept any more");
+
+    let mut rig = Rig::chatting();
+    rig.row("b", 2, 2, left(true));
+    rig.row("b", 3, 1, student(2, false));
+    rig.terminate("x-1");
+    assert_eq!(rig.counts(), [1, 0, 0, 1], "it came back");
+}
+
+#[test]
 fn an_older_row_is_acknowledged_and_ignored() {
     let mut rig = Rig::new();
     rig.row("a", 1, 5, set(1, Some(3), None, None));
