@@ -122,14 +122,12 @@ impl Nats {
         if !self.is_up() {
             return Err(RequestError::Down);
         }
-        let mut request = Request::new().payload(body).timeout(Some(timeout));
+        // One deadline around everything: the wait for room in a full command buffer too.
+        let mut request = Request::new().payload(body).timeout(None);
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        // The outer deadline also covers the wait for room in a full command buffer.
-        match tokio::time::timeout(timeout + Duration::from_millis(100), self.client.send_request(subject, request))
-            .await
-        {
+        match tokio::time::timeout(timeout, self.client.send_request(subject, request)).await {
             Ok(Ok(message)) => Ok(message),
             Ok(Err(error)) if error.kind() == async_nats::RequestErrorKind::NoResponders => {
                 Err(RequestError::NoResponders)

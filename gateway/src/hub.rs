@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::chat::{Chat, Effect, Loaded, Stamp};
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox, Outcome};
+use crate::observe;
 use crate::payload::{HistoryParams, Refusal};
 use crate::session::ChatCommand;
 
@@ -224,12 +225,10 @@ impl Topic {
                 }));
             }
             Effect::Publish { chan, serial, entry, message_id } => {
-                metrics::counter!("switchboard_gateway_messages_total").increment(1);
+                observe::MESSAGES.increment(1);
                 let subject = self.log.log_subject();
                 self.work.push(Box::pin(async move {
-                    let publishing = publish(&nats, subject, entry, message_id);
-                    let acked = tokio::time::timeout(limits::LOG_ACK_TIMEOUT, publishing).await;
-                    Work::Acked(chan, serial, acked.unwrap_or(Err(())))
+                    Work::Acked(chan, serial, publish(&nats, subject, entry, message_id).await)
                 }));
             }
             Effect::History { to, chan, serial, params } => {
@@ -323,7 +322,7 @@ async fn read_log(nats: &Nats, read: &Read) -> ReadReply {
     }
 }
 
-/// Stores an entry: its sequence, and whether it had been stored before.
+/// Stores an entry, within [`limits::LOG_ACK_TIMEOUT`]: its sequence, and whether it had been stored before.
 async fn publish(nats: &Nats, subject: String, entry: Bytes, message_id: Option<String>) -> Result<(u64, bool), ()> {
     #[derive(Deserialize)]
     struct Ack {
@@ -333,10 +332,11 @@ async fn publish(nats: &Nats, subject: String, entry: Bytes, message_id: Option<
         duplicate: bool,
         error: Option<serde_json::Value>,
     }
+    let deadline = Instant::now() + limits::LOG_ACK_TIMEOUT;
     loop {
         let headers = message_id.as_deref().map(|id| header("Nats-Msg-Id", id));
-        let reply = nats.request_with(subject.clone(), headers, entry.clone(), limits::LOG_ACK_TIMEOUT).await;
-        match reply {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match nats.request_with(subject.clone(), headers, entry.clone(), left).await {
             Ok(reply) => {
                 return match serde_json::from_slice(&reply.payload) {
                     Ok(Ack { seq, duplicate, error: None }) => Ok((seq, duplicate)),

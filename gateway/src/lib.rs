@@ -10,6 +10,7 @@ pub mod hub;
 pub mod lobby;
 pub mod lobby_task;
 pub mod mailbox;
+mod observe;
 pub mod payload;
 pub mod server;
 pub mod session;
@@ -93,7 +94,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
             return Err(UsageError(text.into()).into());
         }
     }
-    describe_metrics();
+    observe::describe();
     let readiness = Readiness::new();
     // The admin port outlives the drain: it says what is going on.
     let (background, accepting) = (CancellationToken::new(), CancellationToken::new());
@@ -200,20 +201,4 @@ async fn goodbye(nats: &Nats, incarnation: &Incarnation) {
     let marker = header("KV-Operation", "DEL");
     let subject = names::gateway_record_subject(incarnation);
     let _ = nats.request_with(subject, Some(marker), bytes::Bytes::new(), Duration::from_millis(500)).await;
-}
-
-fn describe_metrics() {
-    use metrics::{Unit, describe_counter, describe_gauge};
-    describe_gauge!("switchboard_gateway_connections", Unit::Count, "Open sockets.");
-    describe_counter!("switchboard_gateway_connections_refused_total", "Connections refused at --max-connections.");
-    describe_gauge!("switchboard_gateway_topics", Unit::Count, "Chats with members on this gateway.");
-    describe_gauge!("switchboard_gateway_lobby_rows", Unit::Count, "Rows in this gateway's lobby table.");
-    describe_counter!("switchboard_gateway_frames_total", "Frames that clients sent.");
-    describe_counter!("switchboard_gateway_joins_total", "Joins that clients asked for.");
-    describe_counter!("switchboard_gateway_claims_total", "Claims passed on to the matcher.");
-    describe_counter!("switchboard_gateway_messages_total", "Messages written to logs.");
-    describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
-    describe_counter!("switchboard_gateway_closes_total", "Sockets closed by this gateway, by close code.");
-    describe_counter!("switchboard_messages_refused_total", "Messages of other services not understood, by kind.");
-    describe_counter!("switchboard_nats_slow_consumer_total", "Subscriptions that overflowed.");
 }

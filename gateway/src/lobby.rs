@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard_contract::limits::TABLE_ROWS_MAX;
+use switchboard_contract::limits::{SHOWN_CHATS_MAX, TABLE_ROWS_MAX};
 use switchboard_contract::lobby::{At, ChannelId, ChatRecord, Push, Pushed, Row, Status, Table, TableReply, Whole};
 use switchboard_contract::names::Incarnation;
 use switchboard_contract::reason::Reason;
@@ -43,6 +43,19 @@ struct RowState {
     known: bool,
     /// Which request waits for the commit of the newest version.
     waiter: Option<u32>,
+    /// What came for the channel before its join was answered: pushes overtake answers. It follows the answer.
+    early: Vec<Effect>,
+}
+
+impl RowState {
+    /// Lets an effect out, behind the answer to the join.
+    fn tell(&mut self, effect: Effect, out: &mut Vec<Effect>) {
+        if self.known {
+            out.push(effect);
+        } else if self.early.len() < SHOWN_CHATS_MAX {
+            self.early.push(effect);
+        }
+    }
 }
 
 struct InFlight {
@@ -117,7 +130,7 @@ impl Lobby {
 
     /// A row is now so. A request that waited for an earlier version of it goes on waiting in this one's place.
     pub fn set(&mut self, chan: ChannelId, at: At, serial: Option<u32>, now: Instant) {
-        let lazy = serial.is_none() && matches!(at, At::Chat { .. } | At::Student { ready: false, .. });
+        let lazy = serial.is_none() && matches!(at, At::Chat { .. });
         let gone = matches!(at, At::Left { .. });
         match self.rows.get_mut(&chan) {
             None if gone => return,
@@ -125,7 +138,7 @@ impl Lobby {
                 if matches!(at, At::Teacher { .. }) {
                     self.teachers.insert(chan);
                 }
-                let row = RowState { n: 1, at, dirty: false, known: false, waiter: serial };
+                let row = RowState { n: 1, at, dirty: false, known: false, waiter: serial, early: Vec::new() };
                 self.rows.insert(chan, row);
             }
             Some(row) => {
@@ -260,7 +273,8 @@ impl Lobby {
             return out.push(Effect::Forget(chan));
         }
         let join = !std::mem::replace(&mut row.known, true);
-        let Some(serial) = row.waiter.take() else { return };
+        let early = std::mem::take(&mut row.early);
+        let Some(serial) = row.waiter.take() else { return out.extend(early) };
         let outcome = match (refused, &row.at) {
             (Some(reason), _) => Outcome::Refused(reason.into()),
             (None, At::Teacher { .. }) if join => {
@@ -272,6 +286,7 @@ impl Lobby {
             }
         };
         out.push(Effect::Done(chan, serial, outcome));
+        out.extend(early);
     }
 
     /// The leader says how the lobby is.
@@ -304,11 +319,11 @@ impl Lobby {
         for new_chat in push.new_chats {
             let chat = Arc::new(new_chat.chat);
             for chan in new_chat.chans {
-                match self.rows.get(&chan).map(|row| &row.at) {
-                    Some(At::Teacher { .. } | At::Student { .. }) => {
-                        out.push(Effect::NewChat(chan, chat.clone(), new_chat.hold));
+                match self.rows.get_mut(&chan) {
+                    Some(row) if matches!(row.at, At::Teacher { .. } | At::Student { .. }) => {
+                        row.tell(Effect::NewChat(chan, chat.clone(), new_chat.hold), out);
                     }
-                    Some(At::Chat { .. } | At::Left { .. }) | None => gone.push(chan),
+                    Some(_) | None => gone.push(chan),
                 }
             }
         }
@@ -317,7 +332,9 @@ impl Lobby {
                 let wait = positions.pace_ms.map(|pace| (position * pace).div_ceil(1000));
                 let wait = wait.map_or("null".to_owned(), |seconds| seconds.to_string());
                 let payload = format!("{{\"position\":{position},\"of\":{},\"wait_seconds\":{wait}}}", positions.of);
-                out.push(Effect::Position(chan, payload));
+                if let Some(row) = self.rows.get_mut(&chan) {
+                    row.tell(Effect::Position(chan, payload), out);
+                }
             }
         }
         Some(Pushed { v: V1, gone })

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::lobby::{Effect, Lobby};
 use crate::mailbox::{Broadcast, Event, Mailbox, Outcome};
+use crate::observe;
 use crate::session::{LobbyCommand, status_json};
 
 /// Where the lobby's task is reached. Cheap to clone.
@@ -243,7 +244,7 @@ impl Task {
             *now = view;
             changed
         });
-        metrics::gauge!("switchboard_gateway_lobby_rows").set(self.lobby.len() as f64);
+        observe::LOBBY_ROWS.set(self.lobby.len() as f64);
     }
 }
 

@@ -4,16 +4,22 @@
 //! nobody else notices.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
 
 use axum::extract::ws::Utf8Bytes;
+use futures_util::task::AtomicWaker;
 use switchboard_contract::limits::MAILBOX_MAX;
 use switchboard_contract::lobby::{ChannelId, ChatRecord, Status};
 use switchboard_contract::reason::CloseCode;
-use tokio::sync::{Notify, mpsc};
 
 use crate::frame::{Vsn, encode_text};
 use crate::payload::Refusal;
+
+/// Places that an empty queue keeps.
+const QUEUE_KEPT: usize = 8;
 
 /// Something for a socket.
 #[derive(Debug)]
@@ -110,46 +116,129 @@ impl Broadcast {
 #[derive(Clone, Debug)]
 pub struct Mailbox(Arc<Inner>);
 
+/// The receiving end: the socket's task has it.
 #[derive(Debug)]
+pub struct Events(Arc<Inner>);
+
+/// Smaller than a tokio channel by 700 bytes, which an idle socket would hold.
+#[derive(Debug, Default)]
 struct Inner {
-    queue: mpsc::Sender<Arc<Event>>,
-    overflow: Notify,
+    queue: Mutex<Queue>,
+    task: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<Arc<Event>>,
+    overflowed: bool,
+    closed: bool,
+}
+
+impl Inner {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Mailbox {
-    /// A queue of [`MAILBOX_MAX`] events. Its items are one pointer wide: tokio allocates 32 places at a time.
-    pub fn new() -> (Mailbox, mpsc::Receiver<Arc<Event>>) {
-        let (queue, events) = mpsc::channel(MAILBOX_MAX);
-        (Mailbox(Arc::new(Inner { queue, overflow: Notify::new() })), events)
+    /// A queue of [`MAILBOX_MAX`] events.
+    pub fn new() -> (Mailbox, Events) {
+        let inner = Arc::new(Inner::default());
+        (Mailbox(inner.clone()), Events(inner))
     }
 
     /// Hands an event over. If the queue is full the socket is closed instead; if it is gone, nothing happens.
     pub fn send(&self, event: Arc<Event>) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.0.queue.try_send(event) {
-            self.0.overflow.notify_one();
+        let mut queue = self.0.queue();
+        if queue.closed {
+            return;
         }
+        if queue.events.len() < MAILBOX_MAX {
+            queue.events.push_back(event);
+        } else {
+            queue.overflowed = true;
+        }
+        drop(queue);
+        self.0.task.wake();
+    }
+}
+
+impl Events {
+    /// The next event; `None` once the queue has overflowed.
+    pub async fn next(&self) -> Option<Arc<Event>> {
+        poll_fn(|context| {
+            self.0.task.register(context.waker());
+            let mut queue = self.0.queue();
+            match queue.events.pop_front() {
+                _ if queue.overflowed => Poll::Ready(None),
+                Some(event) => Poll::Ready(Some(event)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// The next event, if there is one already.
+    pub fn try_next(&self) -> Option<Arc<Event>> {
+        let mut queue = self.0.queue();
+        let event = queue.events.pop_front();
+        if event.is_none() && queue.events.capacity() > QUEUE_KEPT {
+            queue.events = VecDeque::new();
+        }
+        event
     }
 
     /// Ends when the queue has overflowed.
     pub async fn overflowed(&self) {
-        self.0.overflow.notified().await;
+        poll_fn(|context| {
+            self.0.task.register(context.waker());
+            if self.0.queue().overflowed { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.closed = true;
+        queue.events = VecDeque::new();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
 
     #[tokio::test]
     async fn a_full_queue_is_noticed_and_nobody_waits() {
-        let (mailbox, mut events) = Mailbox::new();
+        let (mailbox, events) = Mailbox::new();
+        let send = || mailbox.send(Arc::new(Event::Close(CloseCode::Draining)));
         for _ in 0..MAILBOX_MAX {
-            mailbox.send(Arc::new(Event::Close(CloseCode::Draining)));
+            send();
         }
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(10), mailbox.overflowed()).await.is_err());
-        mailbox.send(Arc::new(Event::Close(CloseCode::Draining)));
-        mailbox.overflowed().await;
-        assert!(events.recv().await.is_some());
+        assert!(events.overflowed().now_or_never().is_none());
+        assert!(events.next().now_or_never().flatten().is_some());
+        send();
+        send();
+        assert!(events.overflowed().now_or_never().is_some());
+        assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_event_wakes_who_waits_and_a_closed_queue_keeps_nothing() {
+        let (mailbox, events) = Mailbox::new();
+        let waiting = tokio::spawn(async move { (events.next().await.is_some(), events) });
+        tokio::task::yield_now().await;
+        let event = Arc::new(Event::Close(CloseCode::Draining));
+        mailbox.send(event.clone());
+        let (came, events) = waiting.await.unwrap();
+        assert!(came);
+        mailbox.send(event.clone());
+        drop(events);
+        mailbox.send(event.clone());
+        assert_eq!(Arc::strong_count(&event), 1);
     }
 
     #[test]

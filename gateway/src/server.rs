@@ -192,13 +192,13 @@ async fn upgrade(
     // Buffers this small cost 3 KB a socket instead of 137; large frames grow them for as long as they last.
     upgrade
         .protocols(["phoenix"])
-        .read_buffer_size(512)
+        .read_buffer_size(256)
         .write_buffer_size(1024)
         .max_write_buffer_size(4 * limits::FRAME_BYTES_MAX + limits::HISTORY_REPLY_BYTES_MAX * 2)
         .max_frame_size(limits::FRAME_BYTES_MAX)
         .max_message_size(limits::FRAME_BYTES_MAX)
         .on_upgrade(move |ws| async move {
-            socket::serve(ws, vsn, gateway).await;
+            socket::serve(Box::new(ws), vsn, gateway).await;
             drop(permit);
         })
 }

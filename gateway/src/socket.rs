@@ -10,7 +10,8 @@ use switchboard_contract::reason::CloseCode;
 use tokio_tungstenite::tungstenite;
 
 use crate::frame::Vsn;
-use crate::mailbox::{Event, Mailbox};
+use crate::mailbox::{Events, Mailbox};
+use crate::observe;
 use crate::server::Gateway;
 use crate::session::{Effect, Session};
 
@@ -28,26 +29,24 @@ enum End {
     Close(CloseCode),
 }
 
-/// Serves a socket until it ends, and then tells lobby and chats.
-pub async fn serve(mut ws: WebSocket, vsn: Vsn, gateway: Arc<Gateway>) {
+/// Serves a socket until it ends, and then tells lobby and chats. Boxed parts keep the task of an idle socket small.
+pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, gateway: Arc<Gateway>) {
     let (mailbox, mut events) = Mailbox::new();
     let registered = gateway.register(&mailbox);
     let mut socket = Socket {
         session: Session::new(vsn, gateway.limits.clone(), gateway.channel_ids.clone(), Instant::now()),
         gateway: gateway.clone(),
         mailbox,
-        effects: Vec::new(),
         flow: Flow::new(Instant::now()),
     };
     let end = socket.run(&mut ws, &mut events).await;
     // Nothing is delivered any more; what is still on its way finds no channel.
     drop(events);
     drop(registered);
-    let mut left = std::mem::take(&mut socket.effects);
-    left.clear();
+    let mut left = Vec::new();
     socket.session.gone(&mut left);
     for effect in left {
-        socket.tell(effect).await;
+        Box::pin(socket.tell(effect)).await;
     }
     match end {
         End::Gone => {}
@@ -55,7 +54,7 @@ pub async fn serve(mut ws: WebSocket, vsn: Vsn, gateway: Arc<Gateway>) {
         End::Closed => drop(tokio::time::timeout(limits::CLOSE_TIMEOUT, ws.flush()).await),
         End::Close(code) => {
             metrics::counter!("switchboard_gateway_closes_total", "code" => code.code().to_string()).increment(1);
-            close(ws, code).await;
+            Box::pin(close(ws, code)).await;
         }
     }
 }
@@ -64,104 +63,87 @@ struct Socket {
     session: Session,
     gateway: Arc<Gateway>,
     mailbox: Mailbox,
-    effects: Vec<Effect>,
     flow: Flow,
 }
 
 impl Socket {
-    async fn run(&mut self, ws: &mut WebSocket, events: &mut tokio::sync::mpsc::Receiver<Arc<Event>>) -> End {
+    async fn run(&mut self, ws: &mut WebSocket, events: &mut Events) -> End {
         let timer = tokio::time::sleep_until(self.session.wake().into());
         tokio::pin!(timer);
         loop {
-            let now = Instant::now();
+            // Not kept between turns: most sockets are idle most of the time.
+            let mut effects = Vec::new();
             tokio::select! {
-                () = self.mailbox.overflowed() => return End::Close(CloseCode::Policy),
-                Some(event) = events.recv() => {
-                    self.session.event(&event, now, &mut self.effects);
+                event = events.next() => {
+                    let Some(event) = event else { return End::Close(CloseCode::Policy) };
+                    let now = Instant::now();
+                    self.session.event(&event, now, &mut effects);
                     // Yield once, so that what else is being sent to this socket arrives, and goes out in one write.
                     tokio::task::yield_now().await;
                     for _ in 0..EVENTS_PER_TURN {
-                        let Ok(event) = events.try_recv() else { break };
-                        self.session.event(&event, now, &mut self.effects);
+                        let Some(event) = events.try_next() else { break };
+                        self.session.event(&event, now, &mut effects);
                     }
                 }
                 message = ws.recv(), if self.flow.open() => {
-                    if let Some(end) = self.message(message, now) {
+                    if let Some(end) = self.message(message, &mut effects) {
                         return end;
                     }
                 }
-                () = tokio::time::sleep_until(self.flow.until().into()), if !self.flow.open() => self.flow.reopen(),
-                () = &mut timer => self.session.tick(now, &mut self.effects),
+                () = &mut timer => {
+                    let now = Instant::now();
+                    self.flow.reopen(now);
+                    self.session.tick(now, &mut effects);
+                }
             }
-            if let Some(end) = self.send(ws).await {
+            // Boxed, and there only while something is sent: an idle socket does not hold the room for it.
+            if !effects.is_empty()
+                && let Some(end) = Box::pin(self.send(ws, events, effects)).await
+            {
                 return end;
             }
-            if timer.deadline() != self.session.wake().into()
-                && (timer.is_elapsed() || timer.deadline() > self.session.wake().into())
-            {
-                timer.as_mut().reset(self.session.wake().into());
+            let wake = self.flow.until().map_or(self.session.wake(), |until| until.min(self.session.wake())).into();
+            if timer.is_elapsed() || wake < timer.deadline() {
+                timer.as_mut().reset(wake);
             }
         }
     }
 
-    fn message(&mut self, message: Option<Result<Message, axum::Error>>, now: Instant) -> Option<End> {
+    fn message(&mut self, message: Option<Result<Message, axum::Error>>, effects: &mut Vec<Effect>) -> Option<End> {
+        let now = Instant::now();
         let nobody_waits = self.gateway.lobby.nobody_waits();
         self.flow.count(now);
         match message {
-            Some(Ok(Message::Text(text))) => self.session.text(text, nobody_waits, now, &mut self.effects),
-            Some(Ok(Message::Binary(bytes))) => self.session.binary(bytes, nobody_waits, now, &mut self.effects),
+            Some(Ok(Message::Text(text))) => self.session.text(text, nobody_waits, now, effects),
+            Some(Ok(Message::Binary(bytes))) => self.session.binary(bytes, nobody_waits, now, effects),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.session.heard(now),
             Some(Ok(Message::Close(_))) => return Some(End::Closed),
             None => return Some(End::Gone),
             Some(Err(error)) => return Some(end_of(error)),
         }
-        metrics::counter!("switchboard_gateway_frames_total").increment(1);
+        observe::FRAMES.increment(1);
         None
     }
 
     /// Carries the effects out: frames are collected and flushed once.
-    async fn send(&mut self, ws: &mut WebSocket) -> Option<End> {
-        if self.effects.is_empty() {
-            return None;
-        }
-        let mut effects = std::mem::take(&mut self.effects);
+    async fn send(&self, ws: &mut WebSocket, events: &Events, effects: Vec<Effect>) -> Option<End> {
         let mut sent = false;
-        for effect in effects.drain(..) {
+        for effect in effects {
             match effect {
                 Effect::Send(text) => {
                     sent = true;
-                    if let Err(end) = self.within_deadline(ws.feed(Message::Text(text))).await {
+                    if let Err(end) = within_deadline(events, ws.feed(Message::Text(text))).await {
                         return Some(end);
                     }
                 }
                 Effect::Close(code) => {
-                    let _ = self.within_deadline(ws.flush()).await;
+                    let _ = within_deadline(events, ws.flush()).await;
                     return Some(End::Close(code));
                 }
                 effect @ (Effect::Lobby(_) | Effect::Chat(..)) => self.tell(effect).await,
             }
         }
-        // Keeps the allocation only where it is small: most sockets are idle most of the time.
-        if effects.capacity() <= 4 {
-            self.effects = effects;
-        }
-        if sent && let Err(end) = self.within_deadline(ws.flush()).await {
-            return Some(end);
-        }
-        None
-    }
-
-    /// A write that takes too long, or during which the queue overflows, is a client too slow to read.
-    async fn within_deadline(&self, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
-        tokio::select! {
-            biased;
-            written = tokio::time::timeout(limits::WRITE_TIMEOUT, write) => match written {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) => Err(End::Gone),
-                Err(_) => Err(End::Close(CloseCode::Policy)),
-            },
-            () = self.mailbox.overflowed() => Err(End::Close(CloseCode::Policy)),
-        }
+        if sent { within_deadline(events, ws.flush()).await.err() } else { None }
     }
 
     async fn tell(&self, effect: Effect) {
@@ -170,6 +152,19 @@ impl Socket {
             Effect::Chat(chat, command) => self.gateway.hub.send(&chat, command, &self.mailbox).await,
             Effect::Send(_) | Effect::Close(_) => {}
         }
+    }
+}
+
+/// A write that takes too long, or during which the queue overflows, is a client too slow to read.
+async fn within_deadline(events: &Events, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+    tokio::select! {
+        biased;
+        written = tokio::time::timeout(limits::WRITE_TIMEOUT, write) => match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Close(CloseCode::Policy)),
+        },
+        () = events.overflowed() => Err(End::Close(CloseCode::Policy)),
     }
 }
 
@@ -197,12 +192,15 @@ impl Flow {
         !self.stopped
     }
 
-    fn until(&self) -> Instant {
-        self.since + Duration::from_secs(1)
+    /// When to read on, if reading has stopped.
+    fn until(&self) -> Option<Instant> {
+        self.stopped.then(|| self.since + Duration::from_secs(1))
     }
 
-    fn reopen(&mut self) {
-        *self = Flow::new(self.until());
+    fn reopen(&mut self, now: Instant) {
+        if self.until().is_some_and(|until| until <= now) {
+            *self = Flow::new(now);
+        }
     }
 }
 
@@ -224,7 +222,7 @@ fn end_of(error: axum::Error) -> End {
 
 /// Sends the close frame, and keeps the connection until the client has closed it too, or a while: a reset because of
 /// unread data would overtake the frame.
-async fn close(mut ws: WebSocket, code: CloseCode) {
+async fn close(mut ws: Box<WebSocket>, code: CloseCode) {
     let frame = CloseFrame { code: code.code(), reason: code.text().into() };
     let closing = async {
         if ws.send(Message::Close(Some(frame))).await.is_err() {

@@ -297,6 +297,8 @@ impl Session {
                 } else {
                     channel.joined = true;
                 }
+                // Most sockets have one or two; growing by doubling would begin with room for four.
+                self.channels.reserve_exact(1);
                 self.channels.push(channel);
                 if !waits {
                     self.reply(join_ref.as_ref(), frame.reference.as_ref(), &frame.topic, Ok("{}"), out);

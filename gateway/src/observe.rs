@@ -1,0 +1,29 @@
+//! The gateway's metrics. Those that change with each frame are looked up once: a look-up costs more than a count.
+
+use std::sync::LazyLock;
+
+use metrics::{Counter, Gauge, counter, gauge};
+
+/// Frames that clients sent.
+pub(crate) static FRAMES: LazyLock<Counter> = LazyLock::new(|| counter!("switchboard_gateway_frames_total"));
+/// Messages written to logs.
+pub(crate) static MESSAGES: LazyLock<Counter> = LazyLock::new(|| counter!("switchboard_gateway_messages_total"));
+/// Rows in this gateway's lobby table.
+pub(crate) static LOBBY_ROWS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchboard_gateway_lobby_rows"));
+
+/// Says what each metric of this service means.
+pub(crate) fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_gauge!("switchboard_gateway_connections", Unit::Count, "Open sockets.");
+    describe_counter!("switchboard_gateway_connections_refused_total", "Connections refused at --max-connections.");
+    describe_gauge!("switchboard_gateway_topics", Unit::Count, "Chats with members on this gateway.");
+    describe_gauge!("switchboard_gateway_lobby_rows", Unit::Count, "Rows in this gateway's lobby table.");
+    describe_counter!("switchboard_gateway_frames_total", "Frames that clients sent.");
+    describe_counter!("switchboard_gateway_joins_total", "Joins that clients asked for.");
+    describe_counter!("switchboard_gateway_claims_total", "Claims passed on to the matcher.");
+    describe_counter!("switchboard_gateway_messages_total", "Messages written to logs.");
+    describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
+    describe_counter!("switchboard_gateway_closes_total", "Sockets closed by this gateway, by close code.");
+    describe_counter!("switchboard_messages_refused_total", "Messages of other services not understood, by kind.");
+    describe_counter!("switchboard_nats_slow_consumer_total", "Subscriptions that overflowed.");
+}
