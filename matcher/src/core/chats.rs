@@ -11,7 +11,8 @@ use switchboard_contract::wire::{V1, timestamp};
 use super::roster::Student;
 use super::table::{Addr, GatewayNo};
 use super::timers::Timer;
-use super::{Core, Now};
+use super::types::Token;
+use super::{Core, Now, Reply};
 
 /// How long a record may owe what its log already has. Most are written again before that, and carry it along; and
 /// it is far below the log's window for duplicates, should a new leader pay it once more.
@@ -29,6 +30,8 @@ pub(super) struct Chat {
     logging: Option<ChatEvent>,
     /// Its linger time is over: its log gets a tombstone, then the record goes.
     closing: bool,
+    /// Requests to end it, answered once its log has the end.
+    enders: Vec<Token>,
 }
 
 /// A `new:chat` that is owed to a channel.
@@ -43,7 +46,14 @@ pub(super) struct Untold {
 
 impl Chat {
     pub(super) fn new(record: ChatRecord) -> Self {
-        Chat { record, rows: BTreeSet::new(), untold: BTreeMap::new(), logging: None, closing: false }
+        Chat {
+            record,
+            rows: BTreeSet::new(),
+            untold: BTreeMap::new(),
+            logging: None,
+            closing: false,
+            enders: Vec::new(),
+        }
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -143,6 +153,15 @@ impl Core {
         self.touch(LobbyKey::Teacher(teacher_id));
     }
 
+    /// Answers a request to end a chat that has ended: once the log has it, so that whatever is sent after the answer
+    /// stands behind the end.
+    pub(super) fn answer_ended(&mut self, id: &ChatId, token: Token) {
+        match self.chats.get_mut(id) {
+            Some(chat) if chat.record.owes.iter().any(|owed| owed.end().is_some()) => chat.enders.push(token),
+            Some(_) | None => self.pending.replies.push(Reply::Done { token, refused: None }),
+        }
+    }
+
     fn free_student(&mut self, now: Now, id: &UserId, end: ChatEnd) {
         let Some(Student { record: Some(record), lost, .. }) = self.students.get_mut(id) else {
             unreachable!("who chats is on the roster")
@@ -220,6 +239,10 @@ impl Core {
         let Some(chat) = self.chats.get_mut(id).filter(|c| c.owed() == Some(event)) else { return };
         chat.logging = None;
         chat.record.owes.retain(|owed| *owed != event);
+        if event.end().is_some() {
+            let ended = std::mem::take(&mut chat.enders).into_iter();
+            self.pending.replies.extend(ended.map(|token| Reply::Done { token, refused: None }));
+        }
         let owes_more = chat.owed().is_some();
         self.timers.cancel(&Timer::Log(id.clone()));
         if event == ChatEvent::Tombstone {

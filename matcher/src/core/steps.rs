@@ -94,8 +94,10 @@ impl Core {
                 None
             }
             Job::Terminate(token, terminate) => {
-                let refused = self.terminate(now, &terminate.chat).err();
-                self.pending.replies.push(Reply::Done { token, refused });
+                match self.terminate(now, &terminate.chat) {
+                    Ok(()) => self.answer_ended(&terminate.chat, token),
+                    Err(reason) => self.pending.replies.push(Reply::Done { token, refused: Some(reason) }),
+                }
                 None
             }
             Job::Told(gateway, told) => {

@@ -59,7 +59,7 @@ pub enum Input {
     Table(Token, Table),
     /// A claim. Answered by [`Effect::Done`].
     Claim(Token, Claim),
-    /// A side ends a chat. Answered by [`Effect::Done`].
+    /// A side ends a chat. Answered by [`Effect::Done`], once the chat's log has the end.
     Terminate(Token, Terminate),
     /// A gateway is dead or said goodbye: all its rows are lost.
     GatewayGone(Incarnation),

@@ -152,9 +152,12 @@ fn terminate_is_the_same_a_second_time() {
             "chat.x-1 Finished false false Some(Terminated) [\"chat:terminated\"]"
         ]
     );
-    rig.commit();
+    assert!(!rig.commit().concat().contains("done"), "the log has to have it first");
     assert_eq!(rig.terminate("x-1"), none());
     assert_eq!(rig.counts(), [1, 0, 0, 1]);
+    assert_eq!(rig.run(Input::Logged(chat_id("x-1"), ChatEvent::Terminated)), ["7 done", "8 done"]);
+    let terminate = rig.terminate_input("x-1");
+    assert_eq!(rig.run(terminate), ["9 done"], "the log has it");
 }
 
 #[test]
