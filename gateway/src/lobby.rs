@@ -21,7 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const LAZY_FOR: Duration = Duration::from_millis(50);
 
 /// What the lobby wants done.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// A request of a channel has come to its end.
     Done(ChannelId, u32, Outcome),
