@@ -320,7 +320,8 @@ impl<M: Clone> Chat<M> {
 
     /// What an entry means for those who see it; `None`: nothing.
     fn apply(&mut self, seq: u64, entry: &Entry<'_>) -> Option<Live> {
-        if self.end.is_some() {
+        // A join may have learned of the end before the log has brought here what stands before it.
+        if self.end.is_some_and(|(end, _)| seq > end) {
             return None;
         }
         let event =
@@ -328,7 +329,7 @@ impl<M: Clone> Chat<M> {
         match ChatEvent::parse(&entry.event) {
             Some(ChatEvent::Tombstone) => None,
             Some(ChatEvent::Ready) => {
-                self.ready = true;
+                (self.ready, self.said) = (true, false);
                 Some(Live::Ready(event(ChatEvent::Ready.as_str(), "{}")))
             }
             Some(end @ (ChatEvent::Terminated | ChatEvent::Requeued)) => {
