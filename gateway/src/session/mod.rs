@@ -287,22 +287,15 @@ impl Session {
         let chan = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
         let serial = self.next_serial();
         match topics::join(topic, frame, chan, serial, &self.limits) {
-            Ok((kind, effect, waits)) => {
+            Ok((kind, effect)) => {
                 metrics::counter!("switchboard_gateway_joins_total").increment(1);
                 let mut channel = Channel::new(chan, &frame.topic, join_ref.clone(), kind);
                 out.push(effect);
-                if waits {
-                    channel.wait_for(serial, frame.reference.clone(), now);
-                    self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
-                } else {
-                    channel.joined = true;
-                }
+                channel.wait_for(serial, frame.reference.clone(), now);
+                self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
                 // Most sockets have one or two; growing by doubling would begin with room for four.
                 self.channels.reserve_exact(1);
                 self.channels.push(channel);
-                if !waits {
-                    self.reply(join_ref.as_ref(), frame.reference.as_ref(), &frame.topic, Ok("{}"), out);
-                }
             }
             Err(refusal) => refuse(self, refusal, out),
         }

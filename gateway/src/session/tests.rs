@@ -56,7 +56,8 @@ impl Client {
             }
             Vsn::V2 => r#"["1","1","presence:student:5","phx_join",{"userId":5,"role":"student"}]"#,
         });
-        assert_eq!(frames.len(), 2, "{frames:?}");
+        assert_eq!(frames.len(), 1, "{frames:?}");
+        client.ok(1, 1);
         client
     }
 
@@ -171,9 +172,13 @@ fn a_student_joins_and_is_ready() {
             r#"{"topic":"presence:student:5","event":"phx_join","payload":{"userId":"5","role":"student"},"ref":"1"}"#
         ),
         [
-            "lobby Set { chan: 1, at: Student { id: UserId { text: \"5\", number: false }, ready: false }, serial: None }",
-            r#"{"topic":"presence:student:5","event":"phx_reply","payload":{"status":"ok","response":{}},"ref":"1"}"#,
-        ]
+            "lobby Set { chan: 1, at: Student { id: UserId { text: \"5\", number: false }, ready: false }, serial: Some(1) }"
+        ],
+        "not answered before the matcher knows: another socket of the same student may leave in that moment"
+    );
+    assert_eq!(
+        client.ok(1, 1),
+        [r#"{"topic":"presence:student:5","event":"phx_reply","payload":{"status":"ok","response":{}},"ref":"1"}"#]
     );
     let frames =
         client.send(r#"{"topic":"presence:student:5","event":"student:ready","payload":{"userId":5},"ref":"2"}"#);
@@ -220,12 +225,14 @@ fn a_hundred_channels_and_one_more() {
     for n in 1..=3 {
         let frames = client
             .send(&format!(r#"["{n}","{n}","presence:student:{n}","phx_join",{{"userId":{n},"role":"student"}}]"#));
-        assert_eq!(frames.len(), 2, "{frames:?}");
+        assert_eq!(frames.len(), 1, "{frames:?}");
+        assert_eq!(client.ok(n.into(), n).len(), 1);
     }
     let frames = client.send(r#"["4","4","presence:student:4","phx_join",{"userId":4,"role":"student"}]"#);
     assert_eq!(frames, [error("\"4\"", "\"4\"", "presence:student:4", "too many channels joined")]);
-    let frames = client.send(r#"["5","5","presence:student:3","phx_join",{"userId":3,"role":"student"}]"#);
-    assert!(frames.contains(&reply("\"5\"", "\"5\"", "presence:student:3", "{}")), "a rejoin is no more: {frames:?}");
+    client.send(r#"["5","5","presence:student:3","phx_join",{"userId":3,"role":"student"}]"#);
+    let frames = client.ok(4, 4);
+    assert_eq!(frames, [reply("\"5\"", "\"5\"", "presence:student:3", "{}")], "a rejoin is no more");
 }
 
 #[test]
@@ -235,8 +242,7 @@ fn a_rejoin_closes_the_old_channel_for_v2_alone_and_nobody_sees_a_leave() {
         client.send(r#"["2","2","presence:student:5","phx_join",{"userId":5,"role":"student"}]"#),
         [
             r#"["1","1","presence:student:5","phx_close",{}]"#.to_owned(),
-            "lobby Set { chan: 2, at: Student { id: UserId { text: \"5\", number: true }, ready: false }, serial: None }".into(),
-            reply("\"2\"", "\"2\"", "presence:student:5", "{}"),
+            "lobby Set { chan: 2, at: Student { id: UserId { text: \"5\", number: true }, ready: false }, serial: Some(2) }".into(),
             "lobby Set { chan: 1, at: Left { lost: true }, serial: None }".into(),
         ]
     );
@@ -307,7 +313,8 @@ fn frames_of_a_topic_keep_their_order_and_topics_do_not_wait_for_each_other() {
     assert!(client.send(r#"["1","4","chats:c","nonsense",{}]"#).is_empty());
     assert!(client.send(r#"["1","5","chats:c","phx_leave",{}]"#).is_empty());
     let other = client.send(r#"["9","9","presence:student:5","phx_join",{"userId":5,"role":"student"}]"#);
-    assert_eq!(other[1], reply("\"9\"", "\"9\"", "presence:student:5", "{}"));
+    assert_eq!(other.len(), 1, "{other:?}");
+    assert_eq!(client.ok(2, 3), [reply("\"9\"", "\"9\"", "presence:student:5", "{}")]);
     let frames = client.ok(1, 2);
     assert_eq!(frames[0], reply("\"1\"", "\"2\"", "chats:c", "{}"));
     assert!(frames[1].contains("serial: 4, push: Send"), "{frames:?}");

@@ -189,36 +189,38 @@ impl Channel {
     }
 }
 
-/// Joins a topic: its kind, what to do, and whether the reply waits for [`crate::mailbox::Event::Done`].
+/// Joins a topic: its kind, and what to do before [`crate::mailbox::Event::Done`] with this serial comes. A student's
+/// too: were it answered before the matcher knows of it, another socket of the same user could leave meanwhile, as the
+/// last one.
 pub(super) fn join(
     topic: Topic,
     frame: &Frame<'_>,
     chan: ChannelId,
     serial: u32,
     limits: &SessionLimits,
-) -> Result<(Kind, Effect, bool), Refusal> {
+) -> Result<(Kind, Effect), Refusal> {
     let user: JoinUser = payload::read(frame.payload)?;
-    let set = |at, serial| Effect::Lobby(LobbyCommand::Set { chan, at, serial });
+    let set = |at| Effect::Lobby(LobbyCommand::Set { chan, at, serial: Some(serial) });
     match topic {
         Topic::Teachers => {
             expect_role(user.role, Role::Teacher)?;
             let settings = user.settings.check(limits.capacity)?;
-            let effect = set(teacher_at(&user.user_id, settings), Some(serial));
-            Ok((Kind::Teachers { id: user.user_id, settings, status_version: 0, told: Told::default() }, effect, true))
+            let effect = set(teacher_at(&user.user_id, settings));
+            Ok((Kind::Teachers { id: user.user_id, settings, status_version: 0, told: Told::default() }, effect))
         }
         Topic::Student(id) => {
             expect_role(user.role, Role::Student)?;
             if user.user_id != id {
                 return Err(Reason::Forbidden.into());
             }
-            let effect = set(At::Student { id: user.user_id.clone(), ready: false }, None);
-            Ok((Kind::Student { id: user.user_id, told: Told::default() }, effect, false))
+            let effect = set(At::Student { id: user.user_id.clone(), ready: false });
+            Ok((Kind::Student { id: user.user_id, told: Told::default() }, effect))
         }
         Topic::Chat(chat) => {
             let chat = chat.map_err(|_| Reason::NotFound)?;
             let role = user.role.ok_or_else(|| Refusal::invalid("missing field `role`"))?;
             let join = ChatCommand::Join { chan, serial, role, user: user.user_id, last_seq: user.last_seq };
-            Ok((Kind::Chat { chat: chat.clone(), role }, Effect::Chat(chat, join), true))
+            Ok((Kind::Chat { chat: chat.clone(), role }, Effect::Chat(chat, join)))
         }
     }
 }
