@@ -57,6 +57,11 @@ impl Ref {
         Ok(Some(Ref(json.into())))
     }
 
+    /// Whether both are the same ref. In binary frames all are strings, also those that text frames have as integers.
+    pub fn is_same(&self, other: &Ref) -> bool {
+        self == other || self.to_bytes() == other.to_bytes()
+    }
+
     /// The ref as JSON.
     pub fn as_json(&self) -> &str {
         &self.0

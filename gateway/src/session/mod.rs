@@ -22,7 +22,7 @@ use switchboard_contract::reason::{CloseCode, Reason};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
 use crate::payload::{HistoryParams, Message, Refusal};
-use topics::{Channel, Kind, Topic};
+use topics::{Channel, Kind, Pending, Topic};
 
 /// What a session wants done.
 #[derive(Debug, PartialEq)]
@@ -223,14 +223,15 @@ impl Session {
             ("claim:student", Some(at)) if self.channels[at].is_teachers() => {
                 self.claim(at, frame, nobody_waits, now, out);
             }
-            (_, Some(at)) if self.channels[at].pending.is_some() => self.wait(at, frame, keep(), out),
+            (_, Some(at)) if self.channels[at].pending.is_some() => self.wait(at, frame, keep(), now, out),
             (_, Some(at)) => self.push(at, frame, now, out),
         }
     }
 
     /// A frame of an earlier join of the topic. V1 clients do not send a `join_ref`, so theirs never are.
     fn is_stale(&self, at: usize, frame: &Frame<'_>) -> bool {
-        frame.join_ref.is_some() && frame.join_ref != self.channels[at].join_ref
+        let same = |join_ref: &Ref| self.channels[at].join_ref.as_ref().is_some_and(|joined| joined.is_same(join_ref));
+        frame.join_ref.as_ref().is_some_and(|join_ref| !same(join_ref))
     }
 
     fn answer(&self, frame: &Frame<'_>, result: Result<&str, Refusal>, out: &mut Vec<Effect>) {
@@ -274,10 +275,10 @@ impl Session {
         let mut replaced = Vec::new();
         if let Some(at) = joined {
             let old = self.remove(at);
+            self.refuse_replaced(&old, out);
             if self.vsn == Vsn::V2 {
                 self.close_channel(&old, out);
             }
-            self.refuse_waiting(&old, out);
             old.gone(true, &mut replaced);
         }
         if self.channels.len() >= self.limits.channels {
@@ -302,17 +303,28 @@ impl Session {
         out.append(&mut replaced);
     }
 
-    /// V1 clients cannot tell a frame of an earlier join, so what waited there is answered; V2's is stale.
-    fn refuse_waiting(&self, channel: &Channel, out: &mut Vec<Effect>) {
-        if self.vsn == Vsn::V2 {
-            return;
+    /// What a rejoin replaces: an earlier join is answered if it was not yet, and so are V1's frames, which are never
+    /// stale. V2's are, unless they name no join.
+    fn refuse_replaced(&self, channel: &Channel, out: &mut Vec<Effect>) {
+        let v1 = self.vsn == Vsn::V1;
+        let pending = channel.pending.iter().filter(|_| v1 || !channel.joined);
+        for request in pending.chain(channel.claim.iter().filter(|_| v1)) {
+            self.refuse_request(channel, request, out);
         }
-        let pending = channel.pending.iter().filter(|_| channel.joined).map(|p| p.reference.clone());
-        let waiting = channel.waiting.iter().filter_map(|w| w.decode(self.vsn)).map(|f| f.reference);
-        for reference in pending.chain(waiting) {
-            let refusal = Reason::Unavailable.into();
-            self.reply(channel.join_ref.as_ref(), reference.as_ref(), &channel.topic, Err(refusal), out);
+        for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
+            if v1 || frame.join_ref.is_none() {
+                let leave = frame.event == "phx_leave";
+                let result = if leave { Ok("{}") } else { Err(Reason::Unavailable.into()) };
+                let (join_ref, reference) = (channel.join_ref.as_ref(), frame.reference.as_ref());
+                self.reply(join_ref, reference, &channel.topic, result, out);
+            }
         }
+    }
+
+    /// A request whose channel goes before the answer is there.
+    fn refuse_request(&self, channel: &Channel, request: &Pending, out: &mut Vec<Effect>) {
+        let refusal = Reason::Unavailable.into();
+        self.reply(channel.join_ref.as_ref(), request.reference.as_ref(), &channel.topic, Err(refusal), out);
     }
 
     fn close_channel(&self, channel: &Channel, out: &mut Vec<Effect>) {
@@ -323,7 +335,7 @@ impl Session {
 
     fn remove(&mut self, at: usize) -> Channel {
         let channel = self.channels.remove(at);
-        self.waiting_bytes -= channel.waiting.iter().map(Waiting::len).sum::<usize>();
+        self.waiting_bytes -= channel.waiting.iter().map(|(_, w)| w.len()).sum::<usize>();
         channel
     }
 
@@ -332,14 +344,14 @@ impl Session {
         self.serial
     }
 
-    fn wait(&mut self, at: usize, frame: &Frame<'_>, kept: Waiting, out: &mut Vec<Effect>) {
+    fn wait(&mut self, at: usize, frame: &Frame<'_>, kept: Waiting, now: Instant, out: &mut Vec<Effect>) {
         let full = self.channels[at].waiting.len() >= limits::WAITING_FRAMES_MAX
             || self.waiting_bytes + kept.len() > limits::WAITING_BYTES_MAX;
         if full {
             return self.answer(frame, Err(Refusal::rate_limited(100)), out);
         }
         self.waiting_bytes += kept.len();
-        self.channels[at].waiting.push_back(kept);
+        self.channels[at].waiting.push_back((now, kept));
     }
 
     /// One claim at a time goes on; the others are answered at once, and all are while nobody waits.
@@ -359,11 +371,14 @@ impl Session {
 
     fn push(&mut self, at: usize, frame: &Frame<'_>, now: Instant, out: &mut Vec<Effect>) {
         if frame.event == "phx_leave" {
+            if let Some(claim) = &self.channels[at].claim {
+                self.refuse_request(&self.channels[at], claim, out);
+            }
             self.answer(frame, Ok("{}"), out);
             let channel = self.remove(at);
             self.close_channel(&channel, out);
             // What was sent behind the leave is on a topic that is not joined.
-            for frame in channel.waiting.iter().filter_map(|w| w.decode(self.vsn)) {
+            for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
                 let result = if frame.event == "phx_leave" { Ok("{}") } else { Err(Reason::UnmatchedTopic.into()) };
                 self.answer(&frame, result, out);
             }
@@ -443,7 +458,7 @@ impl Session {
 
     /// What waited behind a join that was refused stands on a topic that is not joined.
     fn refuse_unjoined(&self, channel: &Channel, out: &mut Vec<Effect>) {
-        for frame in channel.waiting.iter().filter_map(|w| w.decode(self.vsn)) {
+        for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
             let result = if frame.event == "phx_leave" { Ok("{}") } else { Err(Reason::UnmatchedTopic.into()) };
             self.answer(&frame, result, out);
         }
@@ -467,10 +482,14 @@ impl Session {
     fn resume(&mut self, at: usize, now: Instant, out: &mut Vec<Effect>) {
         let chan = self.channels[at].chan;
         while let Some(at) = self.channels.iter().position(|c| c.chan == chan && c.pending.is_none()) {
-            let Some(kept) = self.channels[at].waiting.pop_front() else { return };
+            let Some((since, kept)) = self.channels[at].waiting.pop_front() else { return };
             self.waiting_bytes -= kept.len();
-            if let Some(frame) = kept.decode(self.vsn) {
-                self.push(at, &frame, now, out);
+            let Some(frame) = kept.decode(self.vsn) else { continue };
+            // Its time began when it came, and not when what it waited for was done.
+            if now < since + limits::ANSWER_TIMEOUT || frame.event == "phx_leave" {
+                self.push(at, &frame, since, out);
+            } else {
+                self.answer(&frame, Err(Reason::Unavailable.into()), out);
             }
         }
     }
@@ -526,8 +545,8 @@ pub fn status_json(status: &Status) -> String {
     )
 }
 
-/// Frames that wait.
-type WaitingFrames = VecDeque<Waiting>;
+/// Frames that wait, each with the time at which it came.
+type WaitingFrames = VecDeque<(Instant, Waiting)>;
 
 #[cfg(test)]
 mod tests;

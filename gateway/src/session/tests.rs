@@ -281,6 +281,55 @@ fn v1_is_answered_for_what_waited_when_it_rejoins() {
 }
 
 #[test]
+fn a_join_that_another_one_replaces_is_answered() {
+    let mut client = Client::new(Vsn::V2);
+    client.send(r#"["1","1","chats:c","phx_join",{"userId":5,"role":"student"}]"#);
+    client.send(r#"[null,"2","chats:c","history",{}]"#);
+    client.send(r#"["1","3","chats:c","history",{}]"#);
+    let frames = client.send(r#"["4","4","chats:c","phx_join",{"userId":5,"role":"student"}]"#);
+    assert_eq!(frames[0], error("\"1\"", "\"1\"", "chats:c", "unavailable"));
+    assert_eq!(frames[1], error("\"1\"", "\"2\"", "chats:c", "unavailable"), "it names no join, so it is not stale");
+    assert_eq!(frames[2], r#"["1","1","chats:c","phx_close",{}]"#);
+    assert_eq!(frames.len(), 5, "{frames:?}");
+
+    let mut client = Client::new(Vsn::V1);
+    let send = |event: &str, n: u32| {
+        let payload = r#"{"userId":5,"role":"student"}"#;
+        format!(r#"{{"topic":"chats:c","event":"{event}","payload":{payload},"ref":"{n}"}}"#)
+    };
+    client.send(&send("phx_join", 1));
+    client.send(&send("phx_leave", 2));
+    let frames = client.send(&send("phx_join", 3));
+    assert!(frames[0].contains("unavailable") && frames[0].ends_with(r#""ref":"1"}"#), "{frames:?}");
+    assert!(frames[1].contains(r#""status":"ok""#) && frames[1].ends_with(r#""ref":"2"}"#), "{frames:?}");
+}
+
+#[test]
+fn a_claim_on_its_way_is_answered_when_its_teacher_leaves() {
+    let mut client = Client::teacher();
+    client.send(r#"["1","2","presence:teachers","claim:student",{"teacherId":7}]"#);
+    let frames = client.send(r#"["1","3","presence:teachers","phx_leave",{}]"#);
+    assert_eq!(frames[0], error("\"1\"", "\"2\"", "presence:teachers", "unavailable"));
+    assert_eq!(frames[1], reply("\"1\"", "\"3\"", "presence:teachers", "{}"));
+    assert!(client.ok(1, 2).is_empty());
+}
+
+#[test]
+fn a_join_ref_is_the_same_in_binary_frames() {
+    let mut client = Client::new(Vsn::V2);
+    client.send(r#"[7,7,"chats:c","phx_join",{"userId":5,"role":"student"}]"#);
+    client.ok(1, 1);
+    let mut binary = |join_ref: u8| {
+        let mut out = Vec::new();
+        let frame = [&[0, 1, 1, 7, 1, join_ref], &b"8chats:cx"[..]].concat();
+        client.session.binary(frame.into(), false, client.now, &mut out);
+        shown(out)
+    };
+    assert_eq!(binary(b'7').len(), 1);
+    assert!(binary(b'6').is_empty(), "a stale one");
+}
+
+#[test]
 fn leaving() {
     let mut client = Client::student(Vsn::V2);
     assert_eq!(
@@ -436,11 +485,17 @@ fn no_answer_becomes_unavailable_and_a_late_one_nothing() {
     let mut client = Client::chat(Vsn::V2);
     client.send(r#"["1","2","chats:c","student:send",{"message":1}]"#);
     client.send(r#"["1","3","chats:c","student:send",{"message":2}]"#);
-    assert!(client.after(Duration::from_millis(4_999)).is_empty());
+    client.now += Duration::from_millis(1_000);
+    client.send(r#"["1","4","chats:c","student:send",{"message":3}]"#);
+    assert!(client.after(Duration::from_millis(3_999)).is_empty());
     let frames = client.after(Duration::from_millis(1));
     assert_eq!(frames[0], error("\"1\"", "\"2\"", "chats:c", "unavailable"));
-    assert!(frames[1].contains("Send"), "the next one goes on: {frames:?}");
+    assert_eq!(frames[1], error("\"1\"", "\"3\"", "chats:c", "unavailable"), "its time is over as well");
+    assert!(frames[2].contains("Send"), "the next one goes on: {frames:?}");
     assert!(client.ok(1, 2).is_empty());
+    assert!(client.after(Duration::from_millis(999)).is_empty());
+    let frames = client.after(Duration::from_millis(1));
+    assert_eq!(frames, [error("\"1\"", "\"4\"", "chats:c", "unavailable")], "five seconds after it came");
 
     let mut client = Client::new(Vsn::V2);
     client.send(r#"["1","1","chats:c","phx_join",{"userId":5,"role":"student"}]"#);
