@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use async_nats::Subject;
 use async_nats::jetstream::Message;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, Request};
@@ -33,7 +32,7 @@ const FEED_ENDED: &str = "the task that follows the stream ended";
 #[derive(Debug)]
 struct Asked {
     read: Read,
-    reply: Subject,
+    request: Request,
     deadline: Instant,
 }
 
@@ -138,7 +137,6 @@ impl Server {
     }
 
     async fn asked(&mut self, request: Request) {
-        let Some(reply) = request.message.reply.clone() else { return };
         let read: Read = match wire::decode("history_read", &request.message.payload) {
             Ok(read) => read,
             Err(error) => {
@@ -149,7 +147,7 @@ impl Server {
                 return;
             }
         };
-        let asked = Asked { read, reply, deadline: Instant::now() + limits::READ_TIMEOUT };
+        let asked = Asked { read, request, deadline: Instant::now() + limits::READ_TIMEOUT };
         if !asked.read.fresh {
             self.answer(asked).await;
         } else if self.asking.len() + self.waiters.len() < limits::HISTORY_WAITERS_MAX {
@@ -189,11 +187,13 @@ impl Server {
 
     /// Nothing is handed over while NATS is away; a connection that takes nothing for long loses the answer.
     async fn answer(&mut self, asked: Asked) {
+        if !self.nats.is_up() {
+            return metrics::observe_unanswered(Unanswered::Late, 1);
+        }
         let reply = wire::encode(&self.logs.read(&asked.read));
-        let sent = self.nats.publish(asked.reply.to_string(), reply);
-        match tokio::time::timeout(limits::REQUEST_TIMEOUT, sent).await {
-            Ok(()) => metrics::observe_read(),
-            Err(_) => metrics::observe_unanswered(Unanswered::Late, 1),
+        match tokio::time::timeout(limits::REQUEST_TIMEOUT, asked.request.respond(Ok(reply))).await {
+            Ok(Ok(())) => metrics::observe_read(),
+            Ok(Err(_)) | Err(_) => metrics::observe_unanswered(Unanswered::Late, 1),
         }
     }
 }
