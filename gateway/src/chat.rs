@@ -142,6 +142,11 @@ impl<M: Clone> Chat<M> {
         self.members.is_empty()
     }
 
+    /// Who is here, or about to be.
+    pub fn members(&self) -> impl Iterator<Item = (&M, ChannelId)> {
+        self.members.iter().map(|member| (&member.mailbox, member.chan))
+    }
+
     /// A socket wants to join.
     #[allow(clippy::too_many_arguments)]
     pub fn join(

@@ -60,23 +60,28 @@ impl Hub {
     pub async fn send(&self, chat: &ChatId, command: ChatCommand, mailbox: &Mailbox) {
         let mut command = (command, mailbox.clone());
         loop {
-            let starts = matches!(command.0, ChatCommand::Join { .. });
-            let Some(topic) = self.topic(chat, starts) else { return };
+            let Some(topic) = self.topic(chat, &command) else { return };
             match topic.send(command).await {
                 Ok(()) => return,
-                // The topic has just ended for want of members: its place in the map is free by now.
+                // The topic has just ended, for want of members most likely.
                 Err(mpsc::error::SendError(back)) => command = back,
             }
         }
     }
 
-    fn topic(&self, chat: &ChatId, start: bool) -> Option<mpsc::Sender<Command>> {
+    /// The queue of a chat's task. A join starts one; a push to one that is not there any more has lost its channel.
+    fn topic(&self, chat: &ChatId, (command, mailbox): &Command) -> Option<mpsc::Sender<Command>> {
         let mut topics = self.0.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = topics.get(chat) {
+        if let Some(topic) = topics.get(chat).filter(|topic| !topic.is_closed()) {
             return Some(topic.clone());
         }
-        if !start {
-            return None;
+        match command {
+            ChatCommand::Join { .. } => {}
+            ChatCommand::Leave { .. } => return None,
+            ChatCommand::Push { chan, .. } => {
+                mailbox.send(Arc::new(Event::Failed { chan: *chan }));
+                return None;
+            }
         }
         let (sender, commands) = mpsc::channel(limits::TOPIC_COMMANDS_MAX);
         topics.insert(chat.clone(), sender.clone());
@@ -96,6 +101,15 @@ impl Hub {
     fn stamp(&self) -> Stamp {
         let n = self.0.message_ids.fetch_add(1, Ordering::Relaxed);
         Stamp { at: wire::timestamp(SystemTime::now()), id: format!("{}-{n}", self.0.message_prefix) }
+    }
+}
+
+/// A topic ends without members, unless its task has failed: then its members are told, and join again.
+impl Drop for Topic {
+    fn drop(&mut self) {
+        for (mailbox, chan) in self.core.members() {
+            mailbox.send(Arc::new(Event::Failed { chan }));
+        }
     }
 }
 

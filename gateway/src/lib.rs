@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use switchboard_contract::admin::{self, Readiness};
 use switchboard_contract::limits;
@@ -30,6 +30,7 @@ use switchboard_contract::nats::{Nats, header};
 use switchboard_contract::process::{CommonArgs, UsageError};
 use switchboard_contract::streams::{self, Asset};
 use switchboard_contract::wire::{self, V1};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
@@ -107,14 +108,18 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
 
     let incarnation = Incarnation::new();
     let starting = start(&args, &incarnation);
-    let Some((nats, gateway)) = stop.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
+    let Some((nats, gateway, mut lobby)) = stop.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
     tracing::info!(%address, gateway = %incarnation, "listening");
     tokio::spawn(server::accept(listener, gateway.clone(), args.max_connections, accepting.clone()));
     let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), address);
     tokio::spawn(background.clone().run_until_cancelled_owned(beating));
 
     let watching = watch_readiness(&nats, &gateway, &readiness);
-    stop.run_until_cancelled(watching).await;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = watching => {}
+        ended = &mut lobby => bail!("the lobby's task has failed: {ended:?}"),
+    }
 
     readiness.set(Err("draining"));
     tokio::time::sleep(limits::DRAIN_DELAY).await;
@@ -137,12 +142,12 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<(Nats, Arc<Gateway>)> {
+async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<(Nats, Arc<Gateway>, JoinHandle<()>)> {
     let nats = Nats::connect(&args.common, "gateway", incarnation).await?;
     for asset in [Asset::Rooms, Asset::Lobby, Asset::Gateways] {
         streams::wait_for(&nats, asset).await?;
     }
-    let lobby = lobby_task::start(nats.clone(), incarnation.clone()).await?;
+    let (lobby, task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;
     let hub = Hub::new(nats.clone(), lobby.clone());
     let limits = SessionLimits {
         channels: args.max_channels,
@@ -150,7 +155,7 @@ async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<(Nats, 
         idle: Duration::from_secs(args.idle_timeout),
     };
     let gateway = Gateway::new(lobby, hub, limits, args.allowed_origins.clone());
-    Ok((nats, Arc::new(gateway)))
+    Ok((nats, Arc::new(gateway), task))
 }
 
 /// Ready while NATS is there and the matcher knows this gateway.

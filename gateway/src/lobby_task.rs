@@ -17,6 +17,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::{self, V1};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::lobby::{Effect, Lobby};
 use crate::mailbox::{Broadcast, Event, Mailbox, Outcome};
@@ -78,11 +79,11 @@ struct Task {
     view: watch::Sender<View>,
 }
 
-/// Subscribes to what the matcher says, and starts the task.
+/// Subscribes to what the matcher says, and starts the task. A gateway is of no use without it: it never ends before.
 ///
 /// # Errors
 /// If NATS does not answer.
-pub async fn start(nats: Nats, gateway: Incarnation) -> anyhow::Result<LobbyHandle> {
+pub async fn start(nats: Nats, gateway: Incarnation) -> anyhow::Result<(LobbyHandle, JoinHandle<()>)> {
     let statuses = nats.client.subscribe(names::LOBBY_STATUS).await.context("cannot subscribe")?;
     let pushes = nats.client.subscribe(names::gateway_subject(&gateway)).await.context("cannot subscribe")?;
     nats.round_trip(limits::REQUEST_TIMEOUT).await.context("NATS does not answer")?;
@@ -98,8 +99,8 @@ pub async fn start(nats: Nats, gateway: Incarnation) -> anyhow::Result<LobbyHand
         nobody_waits: nobody_waits.clone(),
         view,
     };
-    tokio::spawn(task.run(inbox, statuses, pushes));
-    Ok(LobbyHandle { commands, nobody_waits, view: seen })
+    let task = tokio::spawn(task.run(inbox, statuses, pushes));
+    Ok((LobbyHandle { commands, nobody_waits, view: seen }, task))
 }
 
 impl Task {

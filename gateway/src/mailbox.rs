@@ -60,6 +60,11 @@ pub enum Event {
         /// The chat is older than the channel: see [`switchboard_contract::lobby::NewChat::hold`].
         hold: bool,
     },
+    /// What serves this channel has failed: the client gets `phx_error`, and joins again.
+    Failed {
+        /// Which channel.
+        chan: ChannelId,
+    },
     /// The socket is to be closed.
     Close(CloseCode),
 }

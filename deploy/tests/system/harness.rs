@@ -78,6 +78,15 @@ impl System {
         format!("http://127.0.0.1:{}", self.gateways[at])
     }
 
+    /// SIGTERM for a gateway; gives its process, which ends by itself.
+    pub(crate) fn terminate_gateway(&mut self, at: usize) -> Child {
+        let gateways = self.children.len() - self.gateways.len();
+        let child = self.children.remove(gateways + at);
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        child
+    }
+
     /// A client on a gateway.
     pub(crate) async fn client(&self, gateway: usize, vsn: Vsn) -> Client {
         Client::connect(&self.gateway(gateway), vsn).await.expect("a connection")

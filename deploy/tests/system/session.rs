@@ -138,6 +138,46 @@ async fn replies_of_a_topic_come_in_order_and_unknown_events_are_refused() {
 }
 
 #[tokio::test]
+async fn binary_pushes_are_understood_and_chats_take_none() {
+    let Some(system) = System::start().await else { return };
+    let (mut teacher, mut student, topic) = chat(&system, "t", "s").await;
+    let reply = teacher.client.push_data(&topic, "teacher:send", b"\x00\xff").await.expect("a reply");
+    assert_eq!(reply.reason(), Some("invalid_payload"));
+    let reply = teacher.client.push_data("phoenix", "heartbeat", b"").await.expect("a reply");
+    assert!(reply.ok, "{reply:?}");
+    say(&mut teacher.client, &mut student.client, &topic, "teacher", "still here").await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_sends_its_sockets_away() {
+    let Some(mut system) = System::start_with(&[], &["--drain-ms", "200"]).await else { return };
+    let (mut teacher, mut student, topic) = chat(&system, "t", "s").await;
+    let mut gateway = system.terminate_gateway(0);
+    assert_eq!(student.client.expect_close(SOON).await.expect("a close"), Some(1012));
+    let ended = tokio::task::spawn_blocking(move || gateway.wait()).await.expect("joined").expect("an end");
+    assert!(ended.success(), "{ended}");
+    // It comes back elsewhere, in time: it has lost nothing.
+    let mut elsewhere = system.client(1, Vsn::V2).await;
+    elsewhere.join("presence:student:s", json!({"userId": "s", "role": "student"})).await.expect("a reply");
+    let reply = elsewhere.join(&topic, json!({"userId": "s", "role": "student"})).await.expect("a reply");
+    assert!(reply.ok, "{reply:?}");
+    say(&mut teacher.client, &mut elsewhere, &topic, "teacher", "there you are").await;
+}
+
+#[test]
+fn a_gateway_that_would_have_to_verify_tokens_does_not_start() {
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().expect("a folder");
+    for flags in [&[][..], &["--auth", "jwt"], &["--auth", "nonsense"]] {
+        let output = std::process::Command::new(folder.join("switchboard-gateway"))
+            .args(flags)
+            .args(["--admin-addr", "127.0.0.1:0"])
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[tokio::test]
 async fn what_is_checked_before_the_upgrade() {
     let Some(system) = System::start_with(&[], &["--allowed-origin", "https://app.example"]).await else { return };
     let base = system.gateway(0);

@@ -71,7 +71,9 @@ impl Topic {
                 Event::Done { serial, outcome, .. } => format!("{to}: {serial} {outcome:?}"),
                 Event::Broadcast(b) => format!("{to}: {}", b.frame(crate::frame::Vsn::V2)),
                 Event::Push { event, payload, .. } => format!("{to}: {event} {payload}"),
-                other @ (Event::Status { .. } | Event::NewChat { .. } | Event::Close(_)) => format!("{to}: {other:?}"),
+                other @ (Event::Status { .. } | Event::NewChat { .. } | Event::Failed { .. } | Event::Close(_)) => {
+                    format!("{to}: {other:?}")
+                }
             },
             Effect::Load { chan, last_seq } => format!("load {chan} {last_seq:?}"),
             Effect::Publish { entry, message_id, .. } => {
@@ -223,8 +225,6 @@ fn chat_ready_once_per_join() {
 }
 
 #[test]
-fn behind_the_end_everything_is_void() {
-#[test]
 fn what_was_said_before_chat_ready_does_not_count_as_said_since() {
     let mut topic = Topic::joined();
     topic.stored(4, "teacher:send", Some(Role::Teacher));
@@ -253,6 +253,8 @@ fn a_join_that_knows_of_the_end_first_takes_nothing_from_the_others() {
     assert_eq!(shown.iter().filter(|line| line.contains("late") && line.contains("terminated")).count(), 0);
 }
 
+#[test]
+fn behind_the_end_everything_is_void() {
     let mut topic = Topic::joined();
     topic.push(TEACHER, 2, says(r#"{"message":1}"#));
     topic.push(STUDENT, 2, ChatPush::Terminate);

@@ -277,7 +277,7 @@ impl Session {
             let old = self.remove(at);
             self.refuse_replaced(&old, out);
             if self.vsn == Vsn::V2 {
-                self.close_channel(&old, out);
+                self.end_channel(&old, "phx_close", out);
             }
             old.gone(true, &mut replaced);
         }
@@ -327,9 +327,10 @@ impl Session {
         self.reply(channel.join_ref.as_ref(), request.reference.as_ref(), &channel.topic, Err(refusal), out);
     }
 
-    fn close_channel(&self, channel: &Channel, out: &mut Vec<Effect>) {
+    /// The server's last word on a channel.
+    fn end_channel(&self, channel: &Channel, event: &str, out: &mut Vec<Effect>) {
         let join_ref = channel.join_ref.as_ref();
-        let text = frame::encode_text(self.vsn, join_ref, join_ref, &channel.topic, "phx_close", "{}");
+        let text = frame::encode_text(self.vsn, join_ref, join_ref, &channel.topic, event, "{}");
         out.push(Effect::Send(text.into()));
     }
 
@@ -376,7 +377,7 @@ impl Session {
             }
             self.answer(frame, Ok("{}"), out);
             let channel = self.remove(at);
-            self.close_channel(&channel, out);
+            self.end_channel(&channel, "phx_close", out);
             // What was sent behind the leave is on a topic that is not joined.
             for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
                 let result = if frame.event == "phx_leave" { Ok("{}") } else { Err(Reason::UnmatchedTopic.into()) };
@@ -425,6 +426,14 @@ impl Session {
                     let until = now + limits::NEW_CHAT_HOLD;
                     channel.hold(chat.clone(), until);
                     self.wake = self.wake.min(until);
+                }
+            }
+            Event::Failed { chan } => {
+                if let Some(at) = self.channels.iter().position(|c| c.chan == *chan) {
+                    let channel = self.remove(at);
+                    self.end_channel(&channel, "phx_error", out);
+                    let at = At::Left { lost: true };
+                    out.push(Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None }));
                 }
             }
             Event::Close(code) => out.push(Effect::Close(*code)),

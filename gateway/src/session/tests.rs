@@ -546,3 +546,17 @@ fn broadcasts_reach_joined_topics_alone() {
     client.send(r#"["1","2","chats:c","phx_leave",{}]"#);
     assert!(client.event(Event::Broadcast(Broadcast::new("chats:c", "e", "1"))).is_empty());
 }
+
+#[test]
+fn a_channel_that_fails_inside_is_told_and_the_socket_lives_on() {
+    for vsn in [Vsn::V1, Vsn::V2] {
+        let mut client = Client::chat(vsn);
+        let frames = client.event(Event::Failed { chan: 1 });
+        let expected = match vsn {
+            Vsn::V1 => r#"{"topic":"chats:c","event":"phx_error","payload":{},"ref":"1"}"#,
+            Vsn::V2 => r#"["1","1","chats:c","phx_error",{}]"#,
+        };
+        assert_eq!(frames, [expected, "lobby Set { chan: 1, at: Left { lost: true }, serial: None }"]);
+        assert!(client.event(Event::Failed { chan: 1 }).is_empty());
+    }
+}
