@@ -103,6 +103,16 @@ async fn the_last_status_arrives_once_and_a_finished_student_is_off_at_once_when
 }
 
 #[tokio::test]
+async fn a_student_that_is_lost_and_then_finished_is_off_at_once() {
+    let Some(system) = System::start_with(&["--grace-ms", "600000"], &[]).await else { return };
+    let (mut teacher, student, topic) = chat(&system, "t", "s").await;
+    student.client.close().await.expect("a close");
+    teacher.client.expect_none("chat:terminated", A_WHILE).await.expect("its place is kept");
+    assert!(teacher.client.push(&topic, "chat:terminate", json!({})).await.expect("a reply").ok);
+    teacher.status_is(0, 0, 0).await;
+}
+
+#[tokio::test]
 async fn one_new_chat_per_channel_and_one_chat_ready_per_join() {
     let Some(system) = System::start().await else { return };
     let mut teacher = system.teacher("t").await;
@@ -170,6 +180,51 @@ async fn a_second_socket_of_a_student_is_shown_its_chat() {
     // Only one of its two sockets goes: nothing happens to the chat.
     assert!(second.leave("presence:student:5").await.expect("a reply").ok);
     student.client.expect_none("chat:terminated", A_WHILE).await.expect("the other socket is still there");
+}
+
+#[tokio::test]
+async fn a_socket_whose_join_was_answered_counts_when_another_one_leaves() {
+    let Some(system) = System::start().await else { return };
+    let (mut teacher, mut student, topic) = chat(&system, "t", "s").await;
+    let own = student.topic.clone();
+    // From one gateway to the other, with nothing between the answer to the join and the leave.
+    for gateway in [1, 0, 1, 0, 1] {
+        let mut next = system.client(gateway, Vsn::V2).await;
+        next.join(&own, json!({"userId": "s", "role": "student"})).await.expect("a reply");
+        assert!(student.client.leave(&own).await.expect("a reply").ok);
+        student.client = next;
+    }
+    teacher.client.expect_none("chat:terminated", A_WHILE).await.expect("it was there all the time");
+    assert!(student.client.leave(&own).await.expect("a reply").ok);
+    teacher.client.expect_on(&topic, "chat:terminated", SOON).await.expect("its last channel");
+}
+
+#[tokio::test]
+async fn what_is_sent_after_the_answer_to_a_terminate_is_refused() {
+    let Some(system) = System::start().await else { return };
+    for n in 0..20 {
+        let (mut teacher, mut student, topic) = chat(&system, format!("t{n}"), format!("s{n}")).await;
+        assert!(teacher.client.push(&topic, "chat:terminate", json!({})).await.expect("a reply").ok);
+        let late = teacher.client.push(&topic, "teacher:send", json!({"message": "late"})).await.expect("a reply");
+        assert_eq!(late.reason(), Some("chat_finished"));
+        let late = student.client.push(&topic, "student:send", json!({"message": "late"})).await.expect("a reply");
+        assert_eq!(late.reason(), Some("chat_finished"), "on the other gateway too");
+    }
+}
+
+#[tokio::test]
+async fn a_teacher_that_is_assigned_in_the_moment_of_its_join_is_told() {
+    let Some(system) = System::start().await else { return };
+    for n in 0..20 {
+        let mut student = system.student(n).await;
+        let mut teacher = system.client(1, Vsn::V2).await;
+        let payload = json!({"userId": format!("t{n}"), "role": "teacher", "auto": true});
+        assert!(teacher.join("presence:teachers", payload).await.expect("a reply").ok);
+        let chat = teacher.expect(&format!("new:chat:t{n}"), SOON).await.expect("a chat").payload;
+        assert_eq!(student.new_chat().await, chat);
+        assert!(teacher.leave("presence:teachers").await.expect("a reply").ok);
+        assert!(student.client.leave(&student.topic.clone()).await.expect("a reply").ok);
+    }
 }
 
 #[tokio::test]
