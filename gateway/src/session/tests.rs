@@ -560,3 +560,23 @@ fn a_channel_that_fails_inside_is_told_and_the_socket_lives_on() {
         assert!(client.event(Event::Failed { chan: 1 }).is_empty());
     }
 }
+
+#[test]
+fn a_chat_that_is_told_before_the_join_is_answered_is_shown_behind_the_answer() {
+    let mut client = Client::new(Vsn::V2);
+    client.send(r#"["1","1","presence:teachers","phx_join",{"userId":7,"role":"teacher","auto":true}]"#);
+    assert!(client.event(Event::NewChat { chan: 1, chat: record("c"), hold: false }).is_empty());
+    assert!(client.event(Event::NewChat { chan: 1, chat: record("d"), hold: true }).is_empty());
+    assert!(client.after(Duration::from_millis(600)).is_empty(), "not before the join is answered");
+    let frames = client.done(1, 1, Outcome::Status(Status::default()));
+    assert!(frames[0].contains("phx_reply"), "{frames:?}");
+    let shown: Vec<bool> = frames[1..].iter().map(|frame| frame.contains("new:chat:7")).collect();
+    assert_eq!(shown, [true, true], "{frames:?}");
+
+    let mut client = Client::new(Vsn::V2);
+    client.send(r#"["1","1","presence:teachers","phx_join",{"userId":7,"role":"teacher"}]"#);
+    client.event(Event::NewChat { chan: 1, chat: record("c"), hold: true });
+    assert_eq!(client.done(1, 1, Outcome::Status(Status::default())).len(), 1, "the client may rejoin it by itself");
+    assert!(client.session.wake() <= client.now + limits::NEW_CHAT_HOLD);
+    assert_eq!(client.after(limits::NEW_CHAT_HOLD).len(), 1);
+}
