@@ -160,7 +160,7 @@ async fn callbacks_run_again_after_a_rejoin() {
     student.client.expect_none("chat:ready", A_WHILE).await.expect("something was said since");
     say(&mut teacher.client, &mut student.client, &topic, "teacher", "two").await;
 
-    let counts = teacher.client.unread().iter().filter(|m| m.event == "user:status").last().cloned();
+    let counts = teacher.client.unread().iter().rfind(|m| m.event == "user:status").cloned();
     if let Some(status) = counts {
         assert_eq!(status.payload["students"]["chatting"], 1, "student:ready while chatting changes nothing");
     }
