@@ -18,7 +18,8 @@ pub(super) enum Job {
     Table(TableJob),
     Claim(Token, Claim),
     Terminate(Token, Terminate),
-    Gone(GatewayNo),
+    /// By name: a gateway whose first table is still in the inbox has no number yet.
+    Gone(Incarnation),
     Told(GatewayNo, Vec<(ChatId, ChannelId)>),
     Logged(ChatId, ChatEvent),
 }
@@ -61,10 +62,7 @@ impl Core {
                 return;
             }
             Input::Table(token, table) => Job::Table(TableJob::new(token, table)),
-            Input::GatewayGone(name) => match self.gateways.no(&name) {
-                Some(no) => Job::Gone(no),
-                None => return,
-            },
+            Input::GatewayGone(name) => Job::Gone(name),
             Input::Told(name, told) => match self.gateways.no(&name) {
                 Some(no) => Job::Told(no, told),
                 None => return,
@@ -87,7 +85,10 @@ impl Core {
         self.inbox_rows -= job.rows();
         let rest = match job {
             Job::Table(job) => self.step_table(now, job).map(Job::Table),
-            Job::Gone(no) => self.step_gone(now, no).then_some(Job::Gone(no)),
+            Job::Gone(name) => {
+                let more = self.gateways.no(&name).is_some_and(|no| self.step_gone(now, no));
+                more.then_some(Job::Gone(name))
+            }
             Job::Claim(token, claim) => {
                 let refused = self.claim(now, &claim).err();
                 self.pending.replies.push(Reply::Done { token, refused });

@@ -85,6 +85,23 @@ fn an_unknown_gateway_has_to_send_everything() {
 }
 
 #[test]
+fn a_gateway_that_goes_while_its_first_table_waits_for_room_leaves_nothing() {
+    let mut rig = Rig::new();
+    let many = rig.table("a", (1..=500).map(|id| (id, 1, student(id, true))).collect(), None);
+    rig.put(many);
+    let first = rig.table("c", vec![(1, 1, student(900, true))], Some(Whole { first: true, last: true }));
+    rig.put(first);
+    assert!(rig.core.inbox_len() > 0, "there is no room for all of it");
+    rig.put(Input::GatewayGone(name("c")));
+    while rig.batch().is_some() {
+        rig.commit();
+    }
+    assert!(rig.core.gateways().all(|gateway| *gateway != name("c")));
+    rig.wait_ms(10_000);
+    assert!(!rig.queue().contains(&"900"), "its grace time is over");
+}
+
+#[test]
 fn what_a_whole_table_lacks_is_lost() {
     let mut rig = Rig::new();
     rig.waits("a", 1, 5);
