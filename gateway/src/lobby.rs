@@ -185,6 +185,9 @@ impl Lobby {
                 rows.push(Row { chan, n: row.n, at: row.at.clone() });
             }
         }
+        // A channel that a rejoin replaced is told behind the new one: else its user would be gone for a moment, and a
+        // finished student for good.
+        rows.sort_by_key(|row| matches!(row.at, At::Left { lost: true }));
         let whole = match self.sync {
             Sync::Changes if rows.is_empty() => {
                 self.send_at = None;

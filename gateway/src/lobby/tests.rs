@@ -167,6 +167,21 @@ fn a_matcher_that_does_not_know_this_gateway_gets_everything() {
 }
 
 #[test]
+fn what_a_rejoin_replaces_is_told_behind_it() {
+    let mut desk = Desk::new();
+    desk.set(1, student(false), Some(1));
+    desk.set(9, student(false), Some(1));
+    desk.request();
+    desk.set(1, student(true), Some(2));
+    desk.set(9, At::Left { lost: false }, None);
+    desk.set(2, student(false), Some(1));
+    desk.set(1, At::Left { lost: true }, None);
+    desk.answer(reply(1, 0));
+    let chans: Vec<u64> = rows(desk.request()).iter().map(|(chan, _, _)| *chan).collect();
+    assert_eq!(chans, [9, 2, 1], "but a leave keeps its place");
+}
+
+#[test]
 fn a_row_that_left_is_forgotten_once_that_is_known() {
     let mut desk = Desk::new();
     desk.set(1, student(false), None);
