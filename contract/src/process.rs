@@ -109,7 +109,12 @@ pub fn start_logs(format: LogFormat, level: &str) -> Result<(), UsageError> {
     };
     let filter = if level.contains("async_nats") { filter } else { filter.add_directive(quiet) };
     let colours = std::io::stderr().is_terminal();
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // A reader of the logs that is gone must not end the process: reporting that would panic.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => logs.with_target(false).init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

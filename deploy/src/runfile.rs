@@ -52,7 +52,9 @@ impl ProcessId {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, in brackets, may hold anything; field 3 follows it.
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        let gone = matches!(*fields.first()?, "Z" | "X" | "x");
+        // While threads of it end, it still holds its ports.
+        let threads: u32 = fields.get(17)?.parse().ok()?;
+        let gone = matches!(*fields.first()?, "Z" | "X" | "x") && threads <= 1;
         let started = fields.get(19)?.parse().ok()?;
         (!gone).then_some(ProcessId { pid, started })
     }

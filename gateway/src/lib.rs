@@ -129,10 +129,15 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         while gateway.connections() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // The sockets' last words reach the lobby's task just before they are gone; then it settles.
+        // The sockets' last words reach the lobby's task just before they are gone; then it settles, if it can.
         let mut view = gateway.lobby.view();
-        while !gateway.lobby.is_idle() || !view.borrow_and_update().settled {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let told = tokio::time::timeout(limits::REQUEST_TIMEOUT, async {
+            while nats.is_up() && !(gateway.lobby.is_idle() && view.borrow_and_update().settled) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        if told.await.is_err() {
+            tracing::warn!("the matcher was not told of all that left; it will notice");
         }
     });
     if drained.await.is_err() {

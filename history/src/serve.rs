@@ -103,9 +103,8 @@ impl Server {
             }
         }
         readiness.set(Err("stopping"));
-        if let Err(error) = requests.stop().await {
-            tracing::debug!(%error, "the endpoint was closed already");
-        }
+        let stopped = tokio::time::timeout(limits::REQUEST_TIMEOUT, requests.stop()).await;
+        tracing::debug!(?stopped, "the endpoint is closed");
         // Answers that are on their way still leave.
         let flushed = tokio::time::timeout(limits::REQUEST_TIMEOUT, self.nats.client.flush()).await;
         tracing::debug!(?flushed, "stopped answering");

@@ -34,23 +34,30 @@ pub(super) async fn clean_up(folder: &Path, output: &Output) -> anyhow::Result<(
         bail!("already running (pid {}, {})", runner.pid, folder.join("run.json").display());
     }
     let mut left: Vec<Process> = run_file.processes;
-    for (signal, timeout) in [(Signal::TERM, TERM_TIMEOUT), (Signal::KILL, KILL_TIMEOUT)] {
-        left.retain(|process| process.id.is_alive());
-        if left.is_empty() {
-            break;
-        }
+    left.retain(|process| process.id.is_alive());
+    if !left.is_empty() {
         let names: Vec<String> =
             left.iter().map(|process| format!("{} (pid {})", process.name, process.id.pid)).collect();
-        output.say(&format!("an earlier run left {} behind: {signal:?}", names.join(", "))).await;
-        left.iter().for_each(|process| process.id.signal(signal));
-        let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline && left.iter().any(|process| process.id.is_alive()) {
-            tokio::time::sleep(POLL).await;
-        }
+        output.say(&format!("an earlier run left {} behind: stopping it", names.join(", "))).await;
     }
+    // NATS last: the others say goodbye through it.
+    let (nats, services): (Vec<Process>, Vec<Process>) =
+        left.iter().cloned().partition(|process| process.name == "nats");
+    stop(&services, Signal::TERM, TERM_TIMEOUT).await;
+    stop(&nats, Signal::TERM, TERM_TIMEOUT).await;
+    stop(&left, Signal::KILL, KILL_TIMEOUT).await;
     left.retain(|process| process.id.is_alive());
     if let Some(process) = left.first() {
         bail!("{} (pid {}) of an earlier run does not stop", process.name, process.id.pid);
     }
     RunFile::remove(folder)
+}
+
+/// Sends a signal to those that still run, and waits until they are gone, or for this long.
+async fn stop(processes: &[Process], signal: Signal, timeout: Duration) {
+    processes.iter().for_each(|process| process.id.signal(signal));
+    let deadline = Instant::now() + timeout;
+    while Instant::now() < deadline && processes.iter().any(|process| process.id.is_alive()) {
+        tokio::time::sleep(POLL).await;
+    }
 }
