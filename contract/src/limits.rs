@@ -43,8 +43,8 @@ pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a socket may take to answer our close frame.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A join or push is answered within this time.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A join or push without an answer is `unavailable` after this time: clients are promised 5 s.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(4_800);
 /// Open connections of one gateway, by default: below the usual limit of 20,000 open files.
 pub const CONNECTIONS_MAX: usize = 16_000;
 

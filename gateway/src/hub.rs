@@ -145,6 +145,10 @@ impl Topic {
                 Some(work) = self.work.next() => self.done(work, &mut out),
                 () = &mut linger, if was_empty => {
                     if self.end(&mut commands) {
+                        // Whoever was about to send has a place in the queue still: it begins again.
+                        while let Some((command, mailbox)) = commands.recv().await {
+                            self.hub.send(&self.chat, command, &mailbox).await;
+                        }
                         return;
                     }
                     linger.as_mut().reset(Instant::now() + limits::TOPIC_LINGER);
@@ -159,8 +163,7 @@ impl Topic {
         }
     }
 
-    /// Leaves the map, unless somebody has come meanwhile. Closing before looking keeps a late command from being lost:
-    /// its sender sees the closed queue and begins again.
+    /// Leaves the map, unless somebody has come meanwhile. Who comes later sees the closed queue and begins again.
     fn end(&self, commands: &mut mpsc::Receiver<Command>) -> bool {
         let mut topics = self.hub.0.topics.lock().unwrap_or_else(PoisonError::into_inner);
         if !commands.is_empty() {

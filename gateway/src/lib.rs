@@ -125,9 +125,12 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     tokio::time::sleep(limits::DRAIN_DELAY).await;
     accepting.cancel();
     let drained = tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, async {
+        tracing::info!(sockets = gateway.connections(), "draining");
         gateway.drain(Duration::from_millis(args.drain_ms)).await;
+        // An upgrade that was on its way became a socket meanwhile.
         while gateway.connections() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
+            gateway.drain(Duration::ZERO).await;
         }
         // The sockets' last words reach the lobby's task just before they are gone; then it settles, if it can.
         let mut view = gateway.lobby.view();

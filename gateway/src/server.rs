@@ -98,11 +98,7 @@ impl Gateway {
         const BATCHES: usize = 20;
         let mailboxes: Vec<Mailbox> =
             self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        if mailboxes.is_empty() {
-            return;
-        }
-        tracing::info!(sockets = mailboxes.len(), "draining");
-        for batch in mailboxes.chunks(mailboxes.len().div_ceil(BATCHES)) {
+        for batch in mailboxes.chunks(mailboxes.len().div_ceil(BATCHES).max(1)) {
             for mailbox in batch {
                 mailbox.send(Arc::new(Event::Close(CloseCode::Draining)));
             }

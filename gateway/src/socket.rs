@@ -42,7 +42,6 @@ pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, gateway: Arc<Gateway>) {
     let end = socket.run(&mut ws, &mut events).await;
     // Nothing is delivered any more; what is still on its way finds no channel.
     drop(events);
-    drop(registered);
     let mut left = Vec::new();
     socket.session.gone(&mut left);
     for effect in left {
@@ -57,6 +56,7 @@ pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, gateway: Arc<Gateway>) {
             Box::pin(close(ws, code)).await;
         }
     }
+    drop(registered);
 }
 
 struct Socket {
@@ -125,25 +125,28 @@ impl Socket {
         None
     }
 
-    /// Carries the effects out: frames are collected and flushed once.
+    /// Carries the effects out: frames are collected and flushed once. What is for others is told also where the socket
+    /// has failed meanwhile: the session has done with it.
     async fn send(&self, ws: &mut WebSocket, events: &Events, effects: Vec<Effect>) -> Option<End> {
-        let mut sent = false;
+        let (mut sent, mut end) = (false, None);
         for effect in effects {
             match effect {
-                Effect::Send(text) => {
+                Effect::Send(text) if end.is_none() => {
                     sent = true;
-                    if let Err(end) = within_deadline(events, ws.feed(Message::Text(text))).await {
-                        return Some(end);
-                    }
+                    end = within_deadline(events, ws.feed(Message::Text(text))).await.err();
                 }
-                Effect::Close(code) => {
+                Effect::Close(code) if end.is_none() => {
                     let _ = within_deadline(events, ws.flush()).await;
-                    return Some(End::Close(code));
+                    end = Some(End::Close(code));
                 }
+                Effect::Send(_) | Effect::Close(_) => {}
                 effect @ (Effect::Lobby(_) | Effect::Chat(..)) => self.tell(effect).await,
             }
         }
-        if sent { within_deadline(events, ws.flush()).await.err() } else { None }
+        if sent && end.is_none() {
+            end = within_deadline(events, ws.flush()).await.err();
+        }
+        end
     }
 
     async fn tell(&self, effect: Effect) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use switchboard_contract::limits;
-use switchboard_contract::lobby::{At, ChannelId, ChatRecord, Role, Status};
+use switchboard_contract::lobby::{At, ChannelId, Role, Status};
 use switchboard_contract::names::{ChatId, UserId};
 use switchboard_contract::reason::{CloseCode, Reason};
 
@@ -416,30 +416,33 @@ impl Session {
                     out.push(Effect::Send(channel.encode(self.vsn, event, payload)));
                 }
             }
-            Event::NewChat { chan, chat, hold } => self.new_chat(*chan, chat, *hold, now, out),
+            Event::NewChat { chan, chat, hold } => {
+                let joined = self.has_chat(&chat.id);
+                let vsn = self.vsn;
+                let Some(channel) = self.channels.iter_mut().find(|c| c.chan == *chan && c.joined) else { return };
+                if !*hold {
+                    out.extend(channel.show(vsn, chat).map(Effect::Send));
+                } else if !joined {
+                    let until = now + limits::NEW_CHAT_HOLD;
+                    channel.hold(chat.clone(), until);
+                    self.wake = self.wake.min(until);
+                }
+            }
             Event::Failed { chan } => {
                 if let Some(at) = self.channels.iter().position(|c| c.chan == *chan) {
                     let channel = self.remove(at);
+                    for request in channel.pending.iter().chain(&channel.claim) {
+                        self.refuse_request(&channel, request, out);
+                    }
+                    for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
+                        self.answer(&frame, Err(Reason::Unavailable.into()), out);
+                    }
                     self.end_channel(&channel, "phx_error", out);
                     let at = At::Left { lost: true };
                     out.push(Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None }));
                 }
             }
             Event::Close(code) => out.push(Effect::Close(*code)),
-        }
-    }
-
-    /// A chat may be told before the join it belongs to is answered: it is kept until then.
-    fn new_chat(&mut self, chan: ChannelId, chat: &Arc<ChatRecord>, hold: bool, now: Instant, out: &mut Vec<Effect>) {
-        let rejoined = hold && self.has_chat(&chat.id);
-        let vsn = self.vsn;
-        let Some(channel) = self.channels.iter_mut().find(|c| c.chan == chan) else { return };
-        if !hold && channel.joined {
-            out.extend(channel.show(vsn, chat).map(Effect::Send));
-        } else if !rejoined {
-            let until = if hold { now + limits::NEW_CHAT_HOLD } else { now };
-            channel.hold(chat.clone(), until);
-            self.wake = self.wake.min(until);
         }
     }
 
@@ -464,10 +467,6 @@ impl Session {
         if joining && !self.channels[at].joined {
             let channel = self.remove(at);
             return self.refuse_unjoined(&channel, out);
-        }
-        if joining {
-            self.show_held(now, out);
-            self.wake = self.channels[at].deadlines().fold(self.wake, Instant::min);
         }
         self.resume(at, now, out);
     }
@@ -528,21 +527,16 @@ impl Session {
             self.done(chan, serial, &unavailable, now, out);
             out.extend(joining.unwrap_or_default());
         }
-        self.show_held(now, out);
-        let deadlines = self.channels.iter().flat_map(Channel::deadlines);
-        self.wake = deadlines.chain([self.heard + self.limits.idle]).min().unwrap_or(now + self.limits.idle);
-    }
-
-    /// Shows the chats that were kept back long enough, unless this socket has rejoined them by itself.
-    fn show_held(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let rejoined: Vec<ChatId> = self.channels.iter().filter_map(Channel::chat_id).cloned().collect();
+        let joined: Vec<ChatId> = self.channels.iter().filter_map(Channel::chat_id).cloned().collect();
         for channel in &mut self.channels {
             for chat in channel.held_until(now) {
-                if !rejoined.contains(&chat.id) {
+                if !joined.contains(&chat.id) {
                     out.extend(channel.show(self.vsn, &chat).map(Effect::Send));
                 }
             }
         }
+        let deadlines = self.channels.iter().flat_map(Channel::deadlines);
+        self.wake = deadlines.chain([self.heard + self.limits.idle]).min().unwrap_or(now + self.limits.idle);
     }
 
     /// The socket is gone, and all its channels with it.

@@ -155,11 +155,8 @@ impl Channel {
         }
     }
 
-    /// Takes the chats that have been kept back long enough. Nothing is shown before the join is answered.
+    /// Takes the chats that have been kept back long enough.
     pub(super) fn held_until(&mut self, now: Instant) -> Vec<Arc<ChatRecord>> {
-        if !self.joined {
-            return Vec::new();
-        }
         let Some(told) = self.told() else { return Vec::new() };
         let due = told.held.extract_if(.., |(until, _)| *until <= now).map(|(_, chat)| chat);
         due.collect()
@@ -167,8 +164,8 @@ impl Channel {
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let held = match &self.kind {
-            Kind::Teachers { told, .. } | Kind::Student { told, .. } if self.joined => told.held.as_slice(),
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => &[],
+            Kind::Teachers { told, .. } | Kind::Student { told, .. } => told.held.as_slice(),
+            Kind::Chat { .. } => &[],
         };
         let requests = self.pending.iter().chain(self.claim.iter()).map(|p| p.deadline);
         requests.chain(held.iter().map(|(until, _)| *until))
