@@ -22,6 +22,8 @@ pub const LOBBY_STATUS: &str = "sb.out.lobby.status";
 pub const LOBBY_BUCKET: &str = "lobby";
 /// The bucket of live gateways, for operators.
 pub const GATEWAYS_BUCKET: &str = "gateways";
+/// Nobody listens here: a request to it is answered by the server itself.
+pub const NOBODY: &str = "sb.nobody";
 /// Heartbeats of all gateways.
 pub const ALIVE_GATEWAYS: &str = "sb.alive.gateway.*";
 

@@ -152,7 +152,7 @@ impl Nats {
     /// # Errors
     /// If there is no answer within `timeout`.
     pub async fn round_trip(&self, timeout: Duration) -> Result<(), RequestError> {
-        match self.request("sb.nobody".into(), Bytes::new(), timeout).await {
+        match self.request(names::NOBODY.to_owned(), Bytes::new(), timeout).await {
             Ok(_) | Err(RequestError::NoResponders) => Ok(()),
             Err(error) => Err(error),
         }

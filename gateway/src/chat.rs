@@ -197,7 +197,8 @@ impl<M: Clone> Chat<M> {
         self.end = self.end.or(log.end);
 
         let (mailbox, role) = (member.mailbox.clone(), member.role);
-        let gap = last_seq.filter(|last_seq| *last_seq < log.dropped_to);
+        // A log that ends before what the client has seen is one of which nothing was kept.
+        let gap = last_seq.filter(|last_seq| *last_seq < log.dropped_to || *last_seq > log.last_seq);
         let response = format!(
             "{{\"chat\":{},\"last_seq\":{},\"recovered\":{}}}",
             chat_json(&record, log.messages.get()),
@@ -206,7 +207,8 @@ impl<M: Clone> Chat<M> {
         );
         send(&mailbox, Event::Done { chan, serial, outcome: Outcome::Ok(response.into()) }, out);
         if let Some(last_seq) = gap {
-            let payload = format!("{{\"from\":{},\"to\":{}}}", last_seq + 1, log.dropped_to);
+            let from = last_seq.saturating_add(1);
+            let payload = format!("{{\"from\":{from},\"to\":{}}}", log.dropped_to.max(from));
             send(&mailbox, Event::Push { chan, event: "gap".into(), payload: payload.into() }, out);
         }
         for (seq, _, payload) in replay.iter().filter(|(seq, from, _)| *from != role && *seq <= log.last_seq) {

@@ -50,7 +50,7 @@ pub struct Args {
     /// How tokens are treated: "open" verifies nothing.
     #[arg(long, env = "SWITCHBOARD_AUTH", default_value = "jwt")]
     pub auth: Auth,
-    /// An Origin that may connect although it is another host's: "https://app.example", a host name, or "*" for any.
+    /// An Origin that may connect although it is another host's: a whole origin, a host name, or "*" for any.
     /// May be given several times, or separated by commas.
     #[arg(long = "allowed-origin", env = "SWITCHBOARD_ALLOWED_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
     pub allowed_origins: Vec<String>,

@@ -240,3 +240,26 @@ async fn close(mut ws: Box<WebSocket>, code: CloseCode) {
     };
     let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, closing).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_read_more_slowly() {
+        let start = Instant::now();
+        let mut flow = Flow::new(start);
+        for _ in 1..limits::FRAMES_PER_SECOND_MAX {
+            flow.count(start);
+        }
+        assert!(flow.open());
+        flow.count(start);
+        assert_eq!((flow.open(), flow.until()), (false, Some(start + Duration::from_secs(1))));
+        flow.reopen(start + Duration::from_millis(999));
+        assert!(!flow.open());
+        flow.reopen(start + Duration::from_secs(1));
+        assert!(flow.open());
+        flow.count(start + Duration::from_secs(3));
+        assert!(flow.open());
+    }
+}

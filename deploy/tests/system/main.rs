@@ -4,6 +4,7 @@ mod client_2015;
 mod harness;
 mod lobby;
 mod phoenix_js;
+mod repository;
 mod runner;
 mod session;
 mod support;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard::client::{Client, ConnectError, Socket, Vsn};
+use switchboard_contract::testing::eventually;
 
 use crate::harness::{SOON, System, chat, say};
 
@@ -162,6 +163,17 @@ async fn a_gateway_that_stops_sends_its_sockets_away() {
     let reply = elsewhere.join(&topic, json!({"userId": "s", "role": "student"})).await.expect("a reply");
     assert!(reply.ok, "{reply:?}");
     say(&mut teacher.client, &mut elsewhere, &topic, "teacher", "there you are").await;
+}
+
+#[tokio::test]
+async fn connections_have_a_limit() {
+    let Some(system) = System::start_with(&[], &["--max-connections", "2"]).await else { return };
+    let first = system.client(0, Vsn::V2).await;
+    let mut second = system.client(0, Vsn::V2).await;
+    assert!(Client::connect(&system.gateway(0), Vsn::V2).await.is_err());
+    assert!(second.push("phoenix", "heartbeat", json!({})).await.expect("a reply").ok);
+    first.close().await.expect("a close");
+    eventually("the place is free again", async || Client::connect(&system.gateway(0), Vsn::V2).await.is_ok()).await;
 }
 
 #[test]

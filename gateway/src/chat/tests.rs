@@ -340,6 +340,11 @@ fn a_log_that_does_not_reach_back_is_a_gap() {
     let shown = topic.shown();
     assert!(shown[1].contains(r#""recovered":false"#), "{shown:?}");
     assert_eq!(shown[2], r#"student: gap {"from":4,"to":8}"#);
+
+    let mut topic = Topic::new();
+    topic.join("student", STUDENT, Role::Student, 5, Some(30));
+    topic.loaded(STUDENT, log(0));
+    assert_eq!(topic.shown()[2], r#"student: gap {"from":31,"to":31}"#, "nothing of it was kept");
 }
 
 #[test]
