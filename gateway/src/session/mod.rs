@@ -308,7 +308,7 @@ impl Session {
     fn refuse_replaced(&self, channel: &Channel, out: &mut Vec<Effect>) {
         let v1 = self.vsn == Vsn::V1;
         let pending = channel.pending.iter().filter(|_| v1 || !channel.joined);
-        for request in pending.chain(channel.claim.iter().filter(|_| v1)) {
+        for request in pending.chain(channel.claim.as_deref().filter(|_| v1)) {
             self.refuse_request(channel, request, out);
         }
         for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
@@ -431,7 +431,7 @@ impl Session {
             Event::Failed { chan } => {
                 if let Some(at) = self.channels.iter().position(|c| c.chan == *chan) {
                     let channel = self.remove(at);
-                    for request in channel.pending.iter().chain(&channel.claim) {
+                    for request in channel.pending.iter().chain(channel.claim.as_deref()) {
                         self.refuse_request(&channel, request, out);
                     }
                     for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
@@ -518,7 +518,7 @@ impl Session {
         let overdue: Vec<(ChannelId, u32)> = self
             .channels
             .iter()
-            .flat_map(|c| c.pending.iter().chain(c.claim.iter()).map(move |p| (c.chan, p.serial, p.deadline)))
+            .flat_map(|c| c.pending.iter().chain(c.claim.as_deref()).map(move |p| (c.chan, p.serial, p.deadline)))
             .filter(|(_, _, deadline)| *deadline <= now)
             .map(|(chan, serial, _)| (chan, serial))
             .collect();

@@ -39,16 +39,17 @@ impl Topic {
 /// What a channel is joined to.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Teachers { id: UserId, settings: TeacherSettings, status_version: u64, told: Told },
-    Student { id: UserId, told: Told },
+    Teachers { id: UserId, settings: TeacherSettings, status_version: u64, told: Vec<Told> },
+    Student { id: UserId, told: Vec<Told> },
     Chat { chat: ChatId, role: Role },
 }
 
-/// The chats that a lobby channel was told of.
-#[derive(Debug, Default)]
+/// A chat that a lobby channel was told of.
+#[derive(Debug)]
 pub(super) struct Told {
-    shown: VecDeque<ChatId>,
-    held: Vec<(Instant, Arc<ChatRecord>)>,
+    chat: ChatId,
+    /// Not shown yet: until when it is kept back.
+    held: Option<(Instant, Arc<ChatRecord>)>,
 }
 
 /// A request whose answer is not there yet.
@@ -68,7 +69,7 @@ pub(super) struct Channel {
     pub(super) kind: Kind,
     pub(super) joined: bool,
     pub(super) pending: Option<Pending>,
-    pub(super) claim: Option<Pending>,
+    pub(super) claim: Option<Box<Pending>>,
     pub(super) waiting: WaitingFrames,
 }
 
@@ -91,7 +92,7 @@ impl Channel {
     }
 
     pub(super) fn claim_on_its_way(&mut self, serial: u32, reference: Option<Ref>, now: Instant) {
-        self.claim = Some(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT });
+        self.claim = Some(Box::new(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT }));
     }
 
     pub(super) fn is_teachers(&self) -> bool {
@@ -121,7 +122,7 @@ impl Channel {
         frame::encode_text(vsn, self.join_ref.as_ref(), None, &self.topic, event, payload).into()
     }
 
-    fn told(&mut self) -> Option<&mut Told> {
+    fn told(&mut self) -> Option<&mut Vec<Told>> {
         match &mut self.kind {
             Kind::Teachers { told, .. } | Kind::Student { told, .. } => Some(told),
             Kind::Chat { .. } => None,
@@ -131,14 +132,17 @@ impl Channel {
     /// The frame of `new:chat`, unless this channel has shown the chat already.
     pub(super) fn show(&mut self, vsn: Vsn, chat: &ChatRecord) -> Option<Utf8Bytes> {
         let told = self.told()?;
-        if told.shown.contains(&chat.id) {
-            return None;
+        let held = told.iter().position(|told| told.chat == chat.id);
+        match held.and_then(|at| told.get_mut(at)) {
+            Some(Told { held: None, .. }) => return None,
+            Some(told) => told.held = None,
+            None => {
+                if told.len() >= SHOWN_CHATS_MAX {
+                    told.remove(0);
+                }
+                told.push(Told { chat: chat.id.clone(), held: None });
+            }
         }
-        if told.shown.len() >= SHOWN_CHATS_MAX {
-            told.shown.pop_front();
-        }
-        told.shown.push_back(chat.id.clone());
-        told.held.retain(|(_, held)| held.id != chat.id);
         let event = match &self.kind {
             Kind::Teachers { id, .. } => format!("new:chat:{id}"),
             Kind::Student { .. } | Kind::Chat { .. } => "new:chat".to_owned(),
@@ -149,26 +153,25 @@ impl Channel {
     /// Keeps a chat back that the client may rejoin by itself.
     pub(super) fn hold(&mut self, chat: Arc<ChatRecord>, until: Instant) {
         let Some(told) = self.told() else { return };
-        let known = told.held.iter().any(|(_, held)| held.id == chat.id);
-        if !known && told.held.len() < SHOWN_CHATS_MAX {
-            told.held.push((until, chat));
+        if told.len() < SHOWN_CHATS_MAX && !told.iter().any(|told| told.chat == chat.id) {
+            told.push(Told { chat: chat.id.clone(), held: Some((until, chat)) });
         }
     }
 
-    /// Takes the chats that have been kept back long enough.
+    /// The chats that have been kept back long enough. They are kept back no longer: shown now, or never.
     pub(super) fn held_until(&mut self, now: Instant) -> Vec<Arc<ChatRecord>> {
         let Some(told) = self.told() else { return Vec::new() };
-        let due = told.held.extract_if(.., |(until, _)| *until <= now).map(|(_, chat)| chat);
-        due.collect()
+        let due = |told: &mut Told| told.held.as_ref().is_some_and(|(until, _)| *until <= now);
+        told.extract_if(.., due).filter_map(|told| told.held).map(|(_, chat)| chat).collect()
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let held = match &self.kind {
-            Kind::Teachers { told, .. } | Kind::Student { told, .. } => told.held.as_slice(),
+            Kind::Teachers { told, .. } | Kind::Student { told, .. } => told.as_slice(),
             Kind::Chat { .. } => &[],
         };
-        let requests = self.pending.iter().chain(self.claim.iter()).map(|p| p.deadline);
-        requests.chain(held.iter().map(|(until, _)| *until))
+        let requests = self.pending.iter().chain(self.claim.as_deref()).map(|p| p.deadline);
+        requests.chain(held.iter().filter_map(|told| told.held.as_ref()).map(|(until, _)| *until))
     }
 
     /// The channel is gone: what the others have to be told.
@@ -206,7 +209,7 @@ pub(super) fn join(
             expect_role(user.role, Role::Teacher)?;
             let settings = user.settings.check(limits.capacity)?;
             let effect = set(teacher_at(&user.user_id, settings));
-            Ok((Kind::Teachers { id: user.user_id, settings, status_version: 0, told: Told::default() }, effect))
+            Ok((Kind::Teachers { id: user.user_id, settings, status_version: 0, told: Vec::new() }, effect))
         }
         Topic::Student(id) => {
             expect_role(user.role, Role::Student)?;
@@ -214,7 +217,7 @@ pub(super) fn join(
                 return Err(Reason::Forbidden.into());
             }
             let effect = set(At::Student { id: user.user_id.clone(), ready: false });
-            Ok((Kind::Student { id: user.user_id, told: Told::default() }, effect))
+            Ok((Kind::Student { id: user.user_id, told: Vec::new() }, effect))
         }
         Topic::Chat(chat) => {
             let chat = chat.map_err(|_| Reason::NotFound)?;
