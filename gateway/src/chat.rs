@@ -15,9 +15,10 @@ use switchboard_contract::names::{self, ChatId, LogName, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::{self, V1};
 
+use crate::commands::{ChatPush, LobbyCommand};
 use crate::mailbox::{Broadcast, Event, Outcome};
 use crate::payload::{HistoryParams, Message, Refusal, with_seq};
-use crate::session::{ChatPush, LobbyCommand, chat_json};
+use crate::session::chat_json;
 
 /// What a chat's topic wants done. `M` is where a member is reached.
 #[derive(Debug)]

@@ -24,11 +24,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::chat::{Chat, Effect, Loaded, Stamp};
+use crate::commands::ChatCommand;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox, Outcome};
 use crate::observe;
 use crate::payload::{HistoryParams, Refusal};
-use crate::session::ChatCommand;
 
 type Command = (ChatCommand, Mailbox);
 

@@ -4,6 +4,7 @@
 //! `hub`, `lobby_task` and `server` are the tasks around them.
 
 pub mod chat;
+pub mod commands;
 pub mod frame;
 pub mod handshake;
 pub mod hub;

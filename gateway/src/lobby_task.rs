@@ -19,10 +19,11 @@ use switchboard_contract::wire::{self, V1};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::commands::LobbyCommand;
 use crate::lobby::{Effect, Lobby};
 use crate::mailbox::{Broadcast, Event, Mailbox, Outcome};
 use crate::observe;
-use crate::session::{LobbyCommand, status_json};
+use crate::session::status_json;
 
 /// Where the lobby's task is reached. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use switchboard_contract::limits;
-use switchboard_contract::lobby::{At, ChannelId, Role, Status};
-use switchboard_contract::names::{ChatId, UserId};
+use switchboard_contract::lobby::{At, ChannelId, Status};
+use switchboard_contract::names::ChatId;
 use switchboard_contract::reason::{CloseCode, Reason};
 
+use crate::commands::{ChatCommand, LobbyCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
-use crate::payload::{HistoryParams, Message, Refusal};
+use crate::payload::Refusal;
 use topics::{Channel, Kind, Pending, Topic};
 
 /// What a session wants done.
@@ -35,83 +36,6 @@ pub enum Effect {
     Lobby(LobbyCommand),
     /// Tell the task of a chat's topic.
     Chat(ChatId, ChatCommand),
-}
-
-/// What sockets and chats tell the lobby's task.
-#[derive(Debug, PartialEq)]
-pub enum LobbyCommand {
-    /// A row of the table is now so; with a `serial`, [`Event::Done`] follows once it is committed.
-    Set {
-        /// Which row.
-        chan: ChannelId,
-        /// What it is now.
-        at: At,
-        /// Which request of the channel waits for it.
-        serial: Option<u32>,
-    },
-    /// The longest-waiting student for this teacher's channel; [`Event::Done`] follows.
-    Claim {
-        /// A teacher's row.
-        chan: ChannelId,
-        /// Which request.
-        serial: u32,
-    },
-    /// End a chat; [`Event::Done`] follows.
-    Terminate {
-        /// Who is told.
-        chan: ChannelId,
-        /// Which request.
-        serial: u32,
-        /// Which chat.
-        chat: ChatId,
-    },
-}
-
-/// What a socket tells the task of a chat's topic.
-#[derive(Debug, PartialEq)]
-pub enum ChatCommand {
-    /// Join; [`Event::Done`] follows.
-    Join {
-        /// The new member.
-        chan: ChannelId,
-        /// Which request.
-        serial: u32,
-        /// As which side.
-        role: Role,
-        /// As whom.
-        user: UserId,
-        /// What the client has already.
-        last_seq: Option<u64>,
-    },
-    /// The member is gone.
-    Leave {
-        /// Which.
-        chan: ChannelId,
-        /// With its socket, and not by itself.
-        lost: bool,
-    },
-    /// A push of a member; [`Event::Done`] follows.
-    Push {
-        /// Which member.
-        chan: ChannelId,
-        /// Which request.
-        serial: u32,
-        /// What.
-        push: ChatPush,
-    },
-}
-
-/// What a member of a chat can push.
-#[derive(Debug, PartialEq)]
-pub enum ChatPush {
-    /// `teacher:joined`, `student:joined`.
-    Enter,
-    /// `teacher:send`, `student:send`.
-    Send(Message),
-    /// `history`.
-    History(HistoryParams),
-    /// `chat:terminate`.
-    Terminate,
 }
 
 /// The limits of a session that are configurable.

@@ -2,6 +2,7 @@
 
 use super::*;
 use switchboard_contract::lobby::{ChatRecord, ChatStatus};
+use switchboard_contract::names::UserId;
 use switchboard_contract::wire::V1;
 
 use crate::mailbox::Broadcast;

@@ -10,7 +10,8 @@ use switchboard_contract::lobby::{At, ChannelId, ChatRecord, Role};
 use switchboard_contract::names::{ChatId, IdError, UserId};
 use switchboard_contract::reason::Reason;
 
-use super::{ChatCommand, ChatPush, Effect, LobbyCommand, SessionLimits, WaitingFrames};
+use super::{Effect, SessionLimits, WaitingFrames};
+use crate::commands::{ChatCommand, ChatPush, LobbyCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::payload::{self, HistoryParams, JoinUser, Named, Refusal, TeacherSettings};
 
