@@ -80,7 +80,7 @@ pub struct Args {
 pub enum Auth {
     /// Tokens are accepted and not verified: for development only.
     Open,
-    /// Tokens are verified.
+    /// Tokens are verified. Not available in this version.
     Jwt,
 }
 
