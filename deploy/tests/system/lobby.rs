@@ -228,6 +228,21 @@ async fn a_teacher_that_is_assigned_in_the_moment_of_its_join_is_told() {
 }
 
 #[tokio::test]
+async fn one_claim_right_behind_a_ready_is_enough() {
+    let Some(system) = System::start().await else { return };
+    let mut teacher = system.teacher("t").await;
+    for n in 0..30 {
+        let mut student = system.student(n).await;
+        let claim = json!({"teacherId": "t"});
+        assert!(teacher.client.push("presence:teachers", "claim:student", claim).await.expect("a reply").ok);
+        let chat = teacher.client.expect("new:chat:t", SOON).await.expect("a chat").payload;
+        assert_eq!(chat["student_id"], n);
+        student.new_chat().await;
+        assert!(student.client.leave(&student.topic.clone()).await.expect("a reply").ok);
+    }
+}
+
+#[tokio::test]
 async fn capacity_auto_and_away() {
     let Some(system) = System::start().await else { return };
     let mut teacher = system.client(1, Vsn::V2).await;
