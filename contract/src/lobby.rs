@@ -280,6 +280,15 @@ pub struct EpochRecord {
     pub since: String,
 }
 
+/// KV `leases`, key `matcher`: who may lead. It expires where its holder does not renew it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// Always 1.
+    pub v: V1,
+    /// Its name.
+    pub holder: Incarnation,
+}
+
 /// `teacher.<id>`: a teacher on the roster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TeacherRecord {
