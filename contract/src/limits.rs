@@ -147,6 +147,8 @@ pub const LEASE_RENEW: Duration = Duration::from_millis(500);
 pub const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// How often a standby looks whether the lease is free.
 pub const LEASE_POLL: Duration = Duration::from_millis(200);
+/// A gateway that is heard and whose table is not there is asked for it so often.
+pub const RESEND_AFTER: Duration = Duration::from_secs(2);
 /// The age at which a gateway's record for operators expires.
 pub const GATEWAY_RECORD_TTL: Duration = Duration::from_secs(30);
 /// One request between services.

@@ -217,6 +217,9 @@ pub struct Push {
     /// `queue:position` for channels of waiting students.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<Positions>,
+    /// The leader does not have this gateway's table, though it hears it: send the whole table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resend: bool,
 }
 
 /// `new:chat` to channels of one of its two users.

@@ -15,7 +15,7 @@ use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt as _};
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::limits::{BATCH_INTERVAL, HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
-use switchboard_contract::lobby::{Done, Heartbeat, Leader, Status};
+use switchboard_contract::lobby::{Done, Heartbeat, Leader, Push, Status};
 use switchboard_contract::names::{self, Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
@@ -355,6 +355,12 @@ impl Term {
             } else {
                 self.ask(tell::round_trip);
             }
+        }
+        for gateway in self.alive.strangers(at, |gateway| self.core.knows(gateway)) {
+            tracing::info!(%gateway, "a gateway is asked for its table");
+            observe::push("resend");
+            let push = Push { v: V1, epoch: self.epoch.number, new_chats: Vec::new(), positions: None, resend: true };
+            self.outbox.send(Out::Publish(names::gateway_subject(&gateway), encode(&push)));
         }
         self.report(readiness);
     }

@@ -121,6 +121,16 @@ impl Gateway {
         }
     }
 
+    /// Looks at what comes within half a second.
+    pub(crate) async fn is_asked_for_its_table(&mut self) -> bool {
+        while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(500), self.pushes.next()).await {
+            if decode::<Push>("push", &message.payload).expect("a push that is understood").resend {
+                return true;
+            }
+        }
+        false
+    }
+
     pub(crate) async fn beat(&mut self, bye: bool) {
         self.beats += 1;
         let beat = Heartbeat { v: V1, gateway: self.name.clone(), n: self.beats, bye };

@@ -107,7 +107,7 @@ async fn a_gateway_that_falls_silent_or_says_goodbye_loses_its_rows() {
     let Some(servers) = Servers::start(1) else { return };
     let nats = servers.connect().await;
     let matcher = Matcher::lead(&servers, &nats, &["--grace-ms", "100"]).await;
-    let (mut a, mut b, c) =
+    let (mut a, mut b, mut c) =
         (Gateway::start(&nats, "a").await, Gateway::start(&nats, "b").await, Gateway::start(&nats, "c").await);
     for (gateway, id) in [(&a, 1), (&b, 2), (&c, 3)] {
         gateway.whole(vec![(1, 1, student(id, true))]).await;
@@ -122,6 +122,16 @@ async fn a_gateway_that_falls_silent_or_says_goodbye_loses_its_rows() {
     }
     assert!(begin.elapsed() > Duration::from_secs(4), "not before its time");
     assert!(c.row(1, 1, student(3, true)).await.resend);
+
+    // It lives after all: all that it says is that it does, and it is asked for its table.
+    let begin = std::time::Instant::now();
+    while !c.is_asked_for_its_table().await {
+        assert!(begin.elapsed() < DEADLINE, "c is asked");
+        a.beat(false).await;
+        c.beat(false).await;
+    }
+    eprintln!("c is asked for its table: after {} ms", begin.elapsed().as_millis());
+    assert_eq!(counts(&c.whole(vec![(1, 2, student(3, true))]).await.status), [0, 2, 0, 0]);
     assert!(!a.row(9, 1, student(9, false)).await.resend);
     matcher.stop().await;
 }
