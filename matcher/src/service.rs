@@ -115,7 +115,7 @@ impl Term {
         let mut look = tokio::time::interval(HEARTBEAT);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (repaired, ms) = (core.counters().repaired, begin.elapsed().as_millis());
-        tracing::info!(epoch = epoch.number, records = loaded, repaired, ms, "leading");
+        tracing::info!(leader = %me, epoch = epoch.number, records = loaded, repaired, ms, "leading");
         observe::leads(epoch.number);
         Ok(Some(Term {
             me: me.clone(),
