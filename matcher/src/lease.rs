@@ -93,11 +93,12 @@ impl Lease {
     }
 
     /// Returns once it is not.
-    pub async fn lost(&mut self) {
+    pub async fn lost(&self) {
+        let mut held = self.held.clone();
         loop {
-            let until = self.held.borrow_and_update().until();
+            let until = held.borrow_and_update().until();
             tokio::select! {
-                changed = self.held.changed() => if changed.is_err() {
+                changed = held.changed() => if changed.is_err() {
                     return;
                 },
                 () = tokio::time::sleep_until(until.into()) => if !self.holds() {
@@ -107,8 +108,8 @@ impl Lease {
         }
     }
 
-    /// Lets it go, so that somebody else can take it at once.
-    pub async fn release(self) {
+    /// Lets it go where it is still ours, so that nobody has to wait for its end.
+    pub async fn release(&self) {
         self.task.abort();
         let mut revision = self.held.borrow().revision;
         for _ in 0..RELEASE_ATTEMPTS {

@@ -99,21 +99,25 @@ pub async fn lead(args: Args, readiness: &Readiness, stop: CancellationToken) ->
     let mut standby = Standby::new(&nats, &me);
     loop {
         let Some(lease) = stop.run_until_cancelled(standby.wait(readiness)).await else { return Ok(()) };
-        let begin = Term::begin(&nats, &me, config.clone(), standby.heard(), lease?);
-        let Some(term) = stop.run_until_cancelled(begin).await else { return Ok(()) };
-        let ended = match term {
-            Ok(Some(term)) => term.serve(readiness, &stop).await?,
-            Ok(None) => continue,
-            // The lease was dropped, and expires: that is the pause before somebody tries again.
-            Err(error) => {
+        let lease = lease?;
+        let begin = Term::begin(&nats, &me, config.clone(), standby.heard(), &lease);
+        let ended = match stop.run_until_cancelled(begin).await {
+            Some(Ok(Some(term))) => Some(term.serve(readiness, &stop).await?),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => {
                 readiness.set(Err("cannot lead"));
                 tracing::error!("cannot lead: {error:#}");
-                continue;
+                None
             }
+            None => Some(End::Stopped),
         };
+        lease.release().await;
+        observe::stands_by();
         match ended {
-            End::Stopped => return Ok(()),
-            End::SteppedDown(status) => standby.hear(status),
+            Some(End::Stopped) => return Ok(()),
+            Some(End::SteppedDown(status)) => standby.hear(status),
+            // Another one may have more luck.
+            None => tokio::time::sleep(2 * limits::LEASE_POLL).await,
         }
     }
 }

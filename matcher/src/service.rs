@@ -52,13 +52,13 @@ pub(crate) enum End {
 type Requests = SelectAll<Pin<Box<dyn Stream<Item = (MatcherVerb, Box<Request>)> + Send>>>;
 
 /// A leader's time in office.
-pub(crate) struct Term {
+pub(crate) struct Term<'a> {
     me: Incarnation,
     nats: Nats,
     epoch: Epoch,
     core: Core,
     start: Instant,
-    lease: Lease,
+    lease: &'a Lease,
     service: Service,
     requests: Requests,
     /// Requests that are not answered yet.
@@ -91,7 +91,7 @@ enum Event {
     Lost(&'static str),
 }
 
-impl Term {
+impl<'a> Term<'a> {
     /// Begins an epoch, and loads what the bucket holds. `heard`: the status that was published last, as far as is
     /// known. `None`: the lease was lost meanwhile.
     pub(crate) async fn begin(
@@ -99,8 +99,8 @@ impl Term {
         me: &Incarnation,
         config: Config,
         heard: Option<Status>,
-        lease: Lease,
-    ) -> anyhow::Result<Option<Term>> {
+        lease: &'a Lease,
+    ) -> anyhow::Result<Option<Term<'a>>> {
         let link = nats.link();
         let begin = Instant::now();
         let Some(epoch) = store::acquire(nats, me, || lease.holds()).await? else { return Ok(None) };
@@ -396,19 +396,15 @@ impl Term {
         }
         let _ = self.service.stop().await;
         self.outbox.close().await;
-        self.lease.release().await;
-        observe::stands_by();
         End::Stopped
     }
 
-    /// What is in memory is worth nothing any more, and nobody was told of it. The lease is let go of where it is still
-    /// ours, so that nobody has to wait for its end.
+    /// What is in memory is worth nothing any more, and nobody was told of it.
     async fn step_down(self, why: &'static str) -> End {
         tracing::warn!(epoch = self.epoch.number, why, "stepping down");
         observe::stepdown();
         let status = self.core.status();
         let _ = self.service.stop().await;
-        self.lease.release().await;
         End::SteppedDown(status)
     }
 }

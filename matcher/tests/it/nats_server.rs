@@ -46,6 +46,12 @@ impl Servers {
         self.children.iter().map(Child::id).collect()
     }
 
+    /// Kills one, which does not come back.
+    pub(crate) fn kill(&mut self, n: usize) {
+        self.children[n].kill().expect("it runs");
+        self.children[n].wait().expect("it ends");
+    }
+
     /// Sends a signal to all of them: `STOP` pauses, `CONT` goes on.
     pub(crate) fn signal(&self, signal: &str) {
         for pid in self.pids() {

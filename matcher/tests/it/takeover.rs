@@ -4,10 +4,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use switchboard_contract::admin;
-use switchboard_contract::lobby::{At, Leader, Role, Row, Table};
+use switchboard_contract::lobby::{At, Leader, Role, Row, Table, TableReply, Whole};
 use switchboard_contract::names::{Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
-use switchboard_contract::wire::{V1, encode};
+use switchboard_contract::wire::{V1, decode, encode};
 use switchboard_matcher::lease::{Attempt, Lease};
 
 use crate::nats_server::{DEADLINE, Servers, free_ports, until};
@@ -126,6 +126,49 @@ async fn a_standby_knows_the_last_status_where_no_record_shows_it() {
     second.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leaves_because_the_server_that_leads_the_buckets_died() {
+    let Some(mut servers) = Servers::start(3) else { return };
+    let nats = servers.connect().await;
+    // The gateways of this test send no heartbeats, so they are buried; what counts is that grace begins anew.
+    let matchers = [
+        Matcher::lead(&servers, &nats, &["--grace-ms", "60000"]).await,
+        Matcher::start(&servers, &["--grace-ms", "60000"]),
+    ];
+    matchers[1].ready().await;
+    let a = Gateway::start(&nats, "a").await;
+    let rows = |n| (1..=20).map(|id| (id, n, student(id, true))).collect::<Vec<_>>();
+    a.whole(rows(1)).await;
+    let context = async_nats::jetstream::new(nats.client.clone());
+    let stream = context.get_stream("KV_lobby").await.expect("the stream");
+    let leading = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+    let leading = leading.and_then(|name| name.strip_prefix('n')?.parse().ok()).expect("a leader, n0 to n2");
+
+    servers.kill(leading);
+    let begin = Instant::now();
+    // What is answered with a write says that there is a leader, and that it can write.
+    let row = Row { chan: 21, n: 1, at: student(21, true) };
+    let table = |whole, rows| Table { v: V1, gateway: a.name.clone(), whole, rows };
+    loop {
+        assert!(begin.elapsed() < DEADLINE, "nobody serves");
+        let whole = Some(Whole { first: true, last: true });
+        let all = rows(1).into_iter().map(|(chan, n, at)| Row { chan, n, at }).chain([row.clone()]).collect();
+        let body = encode(&table(whole, all));
+        let answer = nats.request(MatcherVerb::Table.subject(), body, Duration::from_secs(1)).await;
+        if let Ok(answer) = answer {
+            let reply: TableReply = decode("reply", &answer.payload).expect("a reply");
+            assert!(!reply.resend);
+            assert_eq!(counts(&reply.status), [0, 21, 0, 0], "nobody has left");
+            eprintln!("epoch {} serves {} ms after the server died", reply.epoch, begin.elapsed().as_millis());
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for matcher in matchers {
+        matcher.stop().await;
+    }
+}
+
 async fn taken(nats: &Nats, me: &Incarnation) -> Lease {
     let begin = Instant::now();
     loop {
@@ -160,7 +203,7 @@ async fn one_holds_the_lease_and_it_is_free_when_let_go_or_expired() {
         eprintln!("dropped, expired and taken {} ms later", begin.elapsed().as_millis());
     }
     // NATS away: the own clock ends it, before NATS would.
-    let mut lease = taken(&nats, &one).await;
+    let lease = taken(&nats, &one).await;
     servers.signal("STOP");
     let begin = Instant::now();
     lease.lost().await;
