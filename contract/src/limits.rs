@@ -139,6 +139,16 @@ pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence after which a gateway is dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(5);
+/// A lease that is not renewed expires after this long. Whole seconds, as NATS has it.
+pub const LEASE_TTL: Duration = Duration::from_secs(2);
+/// How often a leader renews its lease, and how long it waits for one answer.
+pub const LEASE_RENEW: Duration = Duration::from_millis(500);
+/// A leader takes its lease for lost so long before NATS does.
+pub const LEASE_MARGIN: Duration = Duration::from_millis(500);
+/// How often a standby looks whether the lease is free.
+pub const LEASE_POLL: Duration = Duration::from_millis(200);
+/// A gateway that is heard and whose table is not there is asked for it so often.
+pub const RESEND_AFTER: Duration = Duration::from_secs(2);
 /// The age at which a gateway's record for operators expires.
 pub const GATEWAY_RECORD_TTL: Duration = Duration::from_secs(30);
 /// One request between services.

@@ -217,6 +217,9 @@ pub struct Push {
     /// `queue:position` for channels of waiting students.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<Positions>,
+    /// The leader does not have this gateway's table, though it hears it: send the whole table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resend: bool,
 }
 
 /// `new:chat` to channels of one of its two users.
@@ -278,6 +281,15 @@ pub struct EpochRecord {
     pub leader: Incarnation,
     /// Since when.
     pub since: String,
+}
+
+/// KV `leases`, key `matcher`: who may lead. It expires where its holder does not renew it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// Always 1.
+    pub v: V1,
+    /// Its name.
+    pub holder: Incarnation,
 }
 
 /// `teacher.<id>`: a teacher on the roster.

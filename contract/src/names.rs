@@ -22,6 +22,10 @@ pub const LOBBY_STATUS: &str = "sb.out.lobby.status";
 pub const LOBBY_BUCKET: &str = "lobby";
 /// The bucket of live gateways, for operators.
 pub const GATEWAYS_BUCKET: &str = "gateways";
+/// The bucket of leases: who is the one.
+pub const LEASES_BUCKET: &str = "leases";
+/// Where the matcher's lease is written, a key of [`LEASES_BUCKET`]: [`crate::lobby::LeaseRecord`].
+pub const MATCHER_LEASE: &str = "$KV.leases.matcher";
 /// Nobody listens here: a request to it is answered by the server itself.
 pub const NOBODY: &str = "sb.nobody";
 /// Heartbeats of all gateways.
@@ -434,6 +438,11 @@ mod tests {
                 prop_assert_eq!(escape(&id), token);
             }
         }
+    }
+
+    #[test]
+    fn the_lease_is_a_key_of_its_bucket() {
+        assert_eq!(bucket_subjects(LEASES_BUCKET).replace('>', "matcher"), MATCHER_LEASE);
     }
 
     #[test]

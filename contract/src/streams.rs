@@ -19,6 +19,8 @@ pub enum Asset {
     Lobby,
     /// KV `gateways`: live gateways, for operators.
     Gateways,
+    /// KV `leases`: who leads.
+    Leases,
 }
 
 impl Asset {
@@ -27,6 +29,7 @@ impl Asset {
             Asset::Rooms => names::ROOMS_STREAM.to_owned(),
             Asset::Lobby => names::bucket_stream(names::LOBBY_BUCKET),
             Asset::Gateways => names::bucket_stream(names::GATEWAYS_BUCKET),
+            Asset::Leases => names::bucket_stream(names::LEASES_BUCKET),
         }
     }
 
@@ -55,6 +58,8 @@ impl Asset {
             Asset::Gateways => {
                 Config { max_age: limits::GATEWAY_RECORD_TTL, ..bucket(names::GATEWAYS_BUCKET, replicas) }
             }
+            // A lease has its time to live in its own header.
+            Asset::Leases => bucket(names::LEASES_BUCKET, replicas),
         }
     }
 }
@@ -117,7 +122,7 @@ pub async fn wait_for(nats: &Nats, asset: Asset) -> anyhow::Result<()> {
             Err(error) if tokio::time::Instant::now() > deadline => {
                 let hint = match asset {
                     Asset::Rooms => "history",
-                    Asset::Lobby | Asset::Gateways => "matcher",
+                    Asset::Lobby | Asset::Gateways | Asset::Leases => "matcher",
                 };
                 bail!("{} is not there ({error}): is a {hint} running?", asset.stream());
             }

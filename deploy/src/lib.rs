@@ -22,7 +22,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the whole system on this machine: NATS, matcher, history and gateways.
+    /// Run the whole system on this machine: NATS, matchers, history and gateways.
     Up(up::Args),
     /// Show who leads, the gateways with their connections, and the lobby's counts.
     Status(status::Args),

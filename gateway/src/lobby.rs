@@ -314,9 +314,12 @@ impl Lobby {
     }
 
     /// The leader has something for channels here; `None`: it is no leader any more.
-    pub fn take_push(&mut self, push: Push, out: &mut Vec<Effect>) -> Option<Pushed> {
+    pub fn take_push(&mut self, push: Push, now: Instant, out: &mut Vec<Effect>) -> Option<Pushed> {
         if push.epoch < self.epoch {
             return None;
+        }
+        if push.resend {
+            self.send_whole(now);
         }
         let mut gone = Vec::new();
         for new_chat in push.new_chats {

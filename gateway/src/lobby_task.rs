@@ -205,7 +205,7 @@ impl Task {
 
     async fn pushed(&mut self, message: Message, out: &mut Vec<Effect>) {
         let Some(push) = understood(wire::decode::<Push>("push", &message.payload)) else { return };
-        let Some(pushed) = self.lobby.take_push(push, out) else { return };
+        let Some(pushed) = self.lobby.take_push(push, Instant::now(), out) else { return };
         if let Some(reply) = message.reply {
             self.nats.publish(reply.into_string(), wire::encode(&pushed)).await;
         }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use switchboard_contract::limits::{DEAD_AFTER, HEARTBEAT};
+use switchboard_contract::limits::{DEAD_AFTER, HEARTBEAT, RESEND_AFTER};
 use switchboard_contract::names::Incarnation;
 
 /// When each gateway was heard last. Pure: the time comes in.
 #[derive(Debug, Default)]
 pub struct Alive {
     heard: BTreeMap<Incarnation, Duration>,
+    /// Those that are heard and whose table is not here: since when, or when they were asked for it.
+    strangers: BTreeMap<Incarnation, Duration>,
     looked_at: Duration,
 }
 
@@ -27,6 +29,24 @@ impl Alive {
     /// A gateway is gone.
     pub fn forget(&mut self, gateway: &Incarnation) {
         self.heard.remove(gateway);
+        self.strangers.remove(gateway);
+    }
+
+    /// To be called each [`HEARTBEAT`]: the gateways that have been heard for [`RESEND_AFTER`], and whose table is not
+    /// here all the same; each again after that time. One was buried while it lived, or has not heard of this leader.
+    pub fn strangers(&mut self, now: Duration, has_table: impl Fn(&Incarnation) -> bool) -> Vec<Incarnation> {
+        self.strangers.retain(|gateway, _| !has_table(gateway));
+        for gateway in self.heard.keys().filter(|gateway| !has_table(gateway)) {
+            if !self.strangers.contains_key(gateway) {
+                self.strangers.insert(gateway.clone(), now);
+            }
+        }
+        let due = self.strangers.iter_mut().filter(|(_, since)| **since + RESEND_AFTER <= now);
+        due.map(|(gateway, since)| {
+            *since = now;
+            gateway.clone()
+        })
+        .collect()
     }
 
     /// What was not heard so far says nothing: NATS was away.
@@ -57,6 +77,24 @@ mod tests {
 
     fn s(s: u64) -> Duration {
         Duration::from_secs(s)
+    }
+
+    #[test]
+    fn a_gateway_without_a_table_is_asked_for_it_as_long_as_it_is_heard() {
+        let (a, b) = (Incarnation::named("a").expect("a name"), Incarnation::named("b").expect("a name"));
+        let mut alive = Alive::default();
+        alive.heard(s(0), &a);
+        alive.heard(s(0), &b);
+        let has_b = |gateway: &Incarnation| *gateway == b;
+        assert!(alive.strangers(s(0), has_b).is_empty());
+        assert!(alive.strangers(s(1), has_b).is_empty());
+        assert_eq!(alive.strangers(s(2), has_b), std::slice::from_ref(&a));
+        assert!(alive.strangers(s(3), has_b).is_empty(), "it has just been asked");
+        assert_eq!(alive.strangers(s(4), has_b), std::slice::from_ref(&a));
+        assert!(alive.strangers(s(6), |_| true).is_empty(), "its table came");
+        assert!(alive.strangers(s(7), has_b).is_empty(), "buried just now");
+        alive.forget(&a);
+        assert!(alive.strangers(s(20), has_b).is_empty(), "not heard any more");
     }
 
     #[test]

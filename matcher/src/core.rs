@@ -214,6 +214,11 @@ impl Core {
         next
     }
 
+    /// Whether this gateway's table is here.
+    pub fn knows(&self, gateway: &Incarnation) -> bool {
+        self.gateways.no(gateway).is_some()
+    }
+
     /// The lobby as it is committed.
     pub fn status(&self) -> Status {
         self.board.committed()
@@ -360,7 +365,7 @@ impl Core {
             .chain(sealed.positions.into_iter().map(|(no, positions)| (no, Vec::new(), Some(positions))));
         for (no, new_chats, positions) in pushes {
             let Some(gateway) = self.gateways.get(no) else { continue };
-            let push = Push { v: V1, epoch: self.epoch, new_chats, positions };
+            let push = Push { v: V1, epoch: self.epoch, new_chats, positions, resend: false };
             effects.push(Effect::Push(gateway.name.clone(), push));
         }
         effects.extend(sealed.logs.into_iter().map(|(chat, event)| Effect::Log(chat, event)));

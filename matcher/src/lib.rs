@@ -1,13 +1,16 @@
 //! The matcher: rosters, queue and chats. Students wait, teachers pick them up; what is decided is committed to KV
 //! `lobby` before anybody is told.
 //!
-//! [`core`] decides and knows no I/O; [`store`] writes what it decides; the service between them asks and tells.
+//! [`core`] decides and knows no I/O; [`store`] writes what it decides; the service between them asks and tells. Any
+//! number of matchers run; the one that has the [`lease`] leads, the others stand by.
 
 pub mod alive;
 pub mod core;
+pub mod lease;
 mod observe;
 mod outbox;
 mod service;
+mod standby;
 pub mod store;
 mod tell;
 
@@ -23,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{CAPACITY_LIMIT, Config};
 use crate::service::{End, Term};
+use crate::standby::Standby;
 
 /// The matcher keeps the lobby of Switchboard: rosters, queue and chats.
 #[derive(clap::Parser, Clone, Debug)]
@@ -70,7 +74,7 @@ impl Args {
 /// Runs until `stop`: the admin port, and the lobby.
 ///
 /// # Errors
-/// If the flags cannot be, something that is needed is not there in time, or another matcher took over.
+/// If the flags cannot be, or something that is needed is not there in time.
 pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     args.config()?;
     let readiness = Readiness::new();
@@ -82,23 +86,38 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     outcome
 }
 
-/// Leads the lobby until `stop`. When a batch fails, it begins a new epoch with what the bucket holds.
+/// Stands by and leads, in turns, until `stop`. Who loses the lease, or whose batch fails, stands by again; whoever
+/// leads next begins a new epoch with what the bucket holds.
 ///
 /// # Errors
-/// If something that is needed is not there in time, or another matcher took over.
+/// If something that is needed is not there in time, or the connection has ended.
 pub async fn lead(args: Args, readiness: &Readiness, stop: CancellationToken) -> anyhow::Result<()> {
     let config = args.config()?;
     let me = Incarnation::new();
     let Some(nats) = stop.run_until_cancelled(prepare(&args, &me)).await else { return Ok(()) };
     let nats = nats?;
-    let mut heard = None;
+    let mut standby = Standby::new(&nats, &me);
     loop {
-        let Some(term) = stop.run_until_cancelled(Term::begin(&nats, &me, config.clone(), heard)).await else {
-            return Ok(());
+        let Some(lease) = stop.run_until_cancelled(standby.wait(readiness)).await else { return Ok(()) };
+        let lease = lease?;
+        let begin = Term::begin(&nats, &me, config.clone(), standby.heard(), &lease);
+        let ended = match stop.run_until_cancelled(begin).await {
+            Some(Ok(Some(term))) => Some(term.serve(readiness, &stop).await?),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => {
+                readiness.set(Err("cannot lead"));
+                tracing::error!("cannot lead: {error:#}");
+                None
+            }
+            None => Some(End::Stopped),
         };
-        match term?.serve(readiness, &stop).await? {
-            End::Stopped => return Ok(()),
-            End::SteppedDown(status) => heard = Some(status),
+        lease.release().await;
+        observe::stands_by();
+        match ended {
+            Some(End::Stopped) => return Ok(()),
+            Some(End::SteppedDown(status)) => standby.hear(status),
+            // Another one may have more luck.
+            None => tokio::time::sleep(2 * limits::LEASE_POLL).await,
         }
     }
 }
@@ -108,6 +127,7 @@ async fn prepare(args: &Args, me: &Incarnation) -> anyhow::Result<Nats> {
     let nats = Nats::connect(&args.common, "matcher", me).await?;
     streams::ensure(&nats, Asset::Lobby, args.common.nats_replicas).await?;
     streams::ensure(&nats, Asset::Gateways, args.common.nats_replicas).await?;
+    streams::ensure(&nats, Asset::Leases, args.common.nats_replicas).await?;
     streams::wait_for(&nats, Asset::Rooms).await?;
     Ok(nats)
 }

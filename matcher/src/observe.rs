@@ -9,8 +9,11 @@ use switchboard_contract::names::MatcherVerb;
 use crate::core::Counters;
 use crate::store::Outcome;
 
-/// Says what each metric means.
+/// Says what each metric means, and shows those that are looked for before anything has happened.
 pub(crate) fn describe() {
+    counter!("switchboard_matcher_fenced_total").increment(0);
+    counter!("switchboard_matcher_takeovers_total").increment(0);
+    gauge!("switchboard_matcher_leading").set(0.0);
     describe_counter!("switchboard_matcher_requests_total", "Requests of gateways, by verb");
     describe_counter!("switchboard_matcher_replies_dropped_total", "Replies and pushes dropped because NATS took none");
     describe_counter!("switchboard_matcher_batches_total", "Batches written, by outcome");
@@ -26,7 +29,13 @@ pub(crate) fn describe() {
     describe_counter!("switchboard_matcher_log_entries_total", "Entries written to the logs of chats");
     describe_counter!("switchboard_matcher_pushes_total", "Pushes to gateways, by kind");
     describe_counter!("switchboard_matcher_gateways_gone_total", "Gateways that died or said goodbye");
-    describe_counter!("switchboard_matcher_stepdowns_total", "Epochs that ended because a batch failed");
+    describe_counter!(
+        "switchboard_matcher_stepdowns_total",
+        "Epochs that ended because a batch failed or the lease was lost"
+    );
+    describe_counter!("switchboard_matcher_takeovers_total", "Epochs that this matcher has begun to lead");
+    describe_counter!("switchboard_matcher_fenced_total", "Late writes refused because another matcher leads");
+    describe_gauge!("switchboard_matcher_leading", "1 while this matcher leads, 0 while it stands by");
     describe_gauge!("switchboard_matcher_teachers", "Teachers on the roster");
     describe_gauge!("switchboard_matcher_students", "Students on the roster, by state");
     describe_gauge!("switchboard_matcher_inbox", "Rows that wait for room in a batch");
@@ -44,7 +53,10 @@ pub(crate) fn dropped() {
 pub(crate) fn batch(outcome: Outcome, records: usize, took: Duration) {
     let outcome = match outcome {
         Outcome::Committed { .. } => "committed",
-        Outcome::Fenced => "fenced",
+        Outcome::Fenced => {
+            fenced();
+            "fenced"
+        }
         Outcome::Unknown => "unknown",
     };
     counter!("switchboard_matcher_batches_total", "outcome" => outcome).increment(1);
@@ -68,8 +80,19 @@ pub(crate) fn stepdown() {
     counter!("switchboard_matcher_stepdowns_total").increment(1);
 }
 
-pub(crate) fn epoch(epoch: u64) {
+/// A late write of this process was refused.
+pub(crate) fn fenced() {
+    counter!("switchboard_matcher_fenced_total").increment(1);
+}
+
+pub(crate) fn leads(epoch: u64) {
+    counter!("switchboard_matcher_takeovers_total").increment(1);
+    gauge!("switchboard_matcher_leading").set(1.0);
     gauge!("switchboard_matcher_epoch").set(epoch as f64);
+}
+
+pub(crate) fn stands_by() {
+    gauge!("switchboard_matcher_leading").set(0.0);
 }
 
 pub(crate) fn lobby(status: &Status, inbox: usize) {

@@ -15,7 +15,7 @@ use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt as _};
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::limits::{BATCH_INTERVAL, HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
-use switchboard_contract::lobby::{Done, Heartbeat, Leader, Status};
+use switchboard_contract::lobby::{Done, Heartbeat, Leader, Push, Status};
 use switchboard_contract::names::{self, Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alive::Alive;
 use crate::core::{Config, Core, Counters, Effect, Input, Now, Token};
+use crate::lease::Lease;
 use crate::observe;
 use crate::outbox::{Out, Outbox};
 use crate::store::{self, Epoch, Outcome};
@@ -44,19 +45,20 @@ const CHAT_PREFIX_LENGTH: usize = 6;
 pub(crate) enum End {
     /// The process stops.
     Stopped,
-    /// A batch failed; the status that was committed last.
+    /// The lease is lost or a batch failed; the status that was committed last.
     SteppedDown(Status),
 }
 
 type Requests = SelectAll<Pin<Box<dyn Stream<Item = (MatcherVerb, Box<Request>)> + Send>>>;
 
 /// A leader's time in office.
-pub(crate) struct Term {
+pub(crate) struct Term<'a> {
     me: Incarnation,
     nats: Nats,
     epoch: Epoch,
     core: Core,
     start: Instant,
+    lease: &'a Lease,
     service: Service,
     requests: Requests,
     /// Requests that are not answered yet.
@@ -77,6 +79,7 @@ pub(crate) struct Term {
 
 enum Event {
     Stop,
+    Unleased,
     Committed(Outcome),
     Link,
     Answer(Answer),
@@ -88,22 +91,19 @@ enum Event {
     Lost(&'static str),
 }
 
-impl Term {
-    /// Begins an epoch, and loads what the bucket holds. `heard`: the status of this process's own last epoch; then
-    /// nobody else may have begun one since.
+impl<'a> Term<'a> {
+    /// Begins an epoch, and loads what the bucket holds. `heard`: the status that was published last, as far as is
+    /// known. `None`: the lease was lost meanwhile.
     pub(crate) async fn begin(
         nats: &Nats,
         me: &Incarnation,
         config: Config,
         heard: Option<Status>,
-    ) -> anyhow::Result<Term> {
-        let mut link = nats.link();
-        link.wait_for(|n| n % 2 == 1).await.context("the connection to NATS has ended")?;
-        let epoch = store::acquire(nats, me, |now| match now {
-            Some(now) if heard.is_some() && now.leader != *me => bail!("{} leads since {}", now.leader, now.since),
-            Some(_) | None => Ok(()),
-        })
-        .await?;
+        lease: &'a Lease,
+    ) -> anyhow::Result<Option<Term<'a>>> {
+        let link = nats.link();
+        let begin = Instant::now();
+        let Some(epoch) = store::acquire(nats, me, || lease.holds()).await? else { return Ok(None) };
         let records = store::load(nats, epoch).await?;
         let loaded = records.len();
         let start = Instant::now();
@@ -114,14 +114,16 @@ impl Term {
         nats.round_trip(REQUEST_TIMEOUT).await.context("NATS went away")?;
         let mut look = tokio::time::interval(HEARTBEAT);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        tracing::info!(epoch = epoch.number, records = loaded, repaired = core.counters().repaired, "leading");
-        observe::epoch(epoch.number);
-        Ok(Term {
+        let (repaired, ms) = (core.counters().repaired, begin.elapsed().as_millis());
+        tracing::info!(leader = %me, epoch = epoch.number, records = loaded, repaired, ms, "leading");
+        observe::leads(epoch.number);
+        Ok(Some(Term {
             me: me.clone(),
             nats: nats.clone(),
             epoch,
             core,
             start,
+            lease,
             service,
             requests,
             waiting: HashMap::new(),
@@ -136,10 +138,10 @@ impl Term {
             look,
             link,
             counters: Counters::default(),
-        })
+        }))
     }
 
-    /// Serves until `stop`, or until a batch fails.
+    /// Serves until `stop`, until the lease is lost, or until a batch fails.
     ///
     /// # Errors
     /// If the connection has ended.
@@ -148,7 +150,12 @@ impl Term {
         self.flush();
         self.report(readiness);
         loop {
-            match self.next(stop).await {
+            let event = self.next(stop).await;
+            // Also what is answered without a write is true only while nobody else can lead.
+            if !matches!(event, Event::Stop) && !self.lease.holds() {
+                return Ok(self.step_down("the lease is lost").await);
+            }
+            match event {
                 Event::Stop => {
                     readiness.set(Err("stopping"));
                     return Ok(self.finish().await);
@@ -158,10 +165,9 @@ impl Term {
                     let effects = self.core.committed(now(self.start), seq);
                     self.perform(effects);
                 }
-                Event::Committed(outcome) => {
-                    readiness.set(Err("beginning a new epoch"));
-                    return Ok(self.step_down(outcome).await);
-                }
+                Event::Committed(Outcome::Fenced) => return Ok(self.step_down("another one leads").await),
+                Event::Committed(Outcome::Unknown) => return Ok(self.step_down("a batch's fate is unknown").await),
+                Event::Unleased => return Ok(self.step_down("the lease is lost").await),
                 Event::Answer(answer) => self.answered(answer),
                 Event::Heartbeat(body) => self.heartbeat(&body),
                 Event::Request(verb, request) => self.requested(verb, request),
@@ -189,6 +195,7 @@ impl Term {
         tokio::select! {
             biased;
             () = stop.cancelled() => Event::Stop,
+            () = self.lease.lost() => Event::Unleased,
             outcome = commit => {
                 self.commit = None;
                 Event::Committed(outcome)
@@ -349,6 +356,12 @@ impl Term {
                 self.ask(tell::round_trip);
             }
         }
+        for gateway in self.alive.strangers(at, |gateway| self.core.knows(gateway)) {
+            tracing::info!(%gateway, "a gateway is asked for its table");
+            observe::push("resend");
+            let push = Push { v: V1, epoch: self.epoch.number, new_chats: Vec::new(), positions: None, resend: true };
+            self.outbox.send(Out::Publish(names::gateway_subject(&gateway), encode(&push)));
+        }
         self.report(readiness);
     }
 
@@ -387,8 +400,8 @@ impl Term {
     }
 
     /// What is in memory is worth nothing any more, and nobody was told of it.
-    async fn step_down(self, outcome: Outcome) -> End {
-        tracing::warn!(epoch = self.epoch.number, ?outcome, "a batch failed: beginning a new epoch");
+    async fn step_down(self, why: &'static str) -> End {
+        tracing::warn!(epoch = self.epoch.number, why, "stepping down");
         observe::stepdown();
         let status = self.core.status();
         let _ = self.service.stop().await;

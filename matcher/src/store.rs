@@ -40,7 +40,7 @@ pub struct Epoch {
     pub revision: u64,
 }
 
-/// What became of a batch.
+/// What became of a batch, or of any write that expects something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All of it is stored; the last sequence it has.
@@ -48,7 +48,7 @@ pub enum Outcome {
         /// In the bucket's stream.
         seq: u64,
     },
-    /// None of it is stored: there is a newer epoch.
+    /// None of it is stored: another write was first.
     Fenced,
     /// It may be stored or not, now or in a moment.
     Unknown,
@@ -84,32 +84,24 @@ pub async fn leader(nats: &Nats) -> anyhow::Result<Option<(EpochRecord, u64)>> {
     Ok(Some((decode("epoch", &body)?, stored.seq)))
 }
 
-/// Begins a new epoch: from here on no earlier leader writes anything. `may` is asked with the record that is to be
-/// replaced, each time it is read.
+/// Begins a new epoch: from here on no earlier leader writes anything. It is tried for as long as `may` says so:
+/// `None` once it does not.
 ///
 /// # Errors
-/// If `may` says no, or NATS gives no clear answer within [`START_TIMEOUT`].
-pub async fn acquire(
-    nats: &Nats,
-    me: &Incarnation,
-    may: impl Fn(Option<&EpochRecord>) -> anyhow::Result<()>,
-) -> anyhow::Result<Epoch> {
-    let deadline = tokio::time::Instant::now() + START_TIMEOUT;
-    loop {
+/// If NATS refuses the epoch for another reason than that somebody else was first.
+pub async fn acquire(nats: &Nats, me: &Incarnation, may: impl Fn() -> bool) -> anyhow::Result<Option<Epoch>> {
+    while may() {
         match leader(nats).await {
             Ok(before) => {
-                may(before.as_ref().map(|(record, _)| record))?;
                 if let Some(epoch) = try_acquire(nats, me, before).await? {
-                    return Ok(epoch);
+                    return Ok(Some(epoch));
                 }
             }
             Err(error) => tracing::debug!(%error, "the epoch cannot be read yet"),
         }
-        if tokio::time::Instant::now() > deadline {
-            bail!("no new epoch for {} s", START_TIMEOUT.as_secs());
-        }
         tokio::time::sleep(ACQUIRE_RETRY).await;
     }
+    Ok(None)
 }
 
 /// One try: compare and set. `None`: lost, or not known; read again.
@@ -263,17 +255,17 @@ fn number(headers: &mut HeaderMap, id: &str, n: u64) {
     headers.insert("Nats-Batch-Sequence", HeaderValue::from(n));
 }
 
-/// A refusal's ack carries a sequence too, so the error is looked at first.
-fn read_ack(body: &[u8]) -> Outcome {
+/// What a write came to. A refusal's ack carries a sequence too, so the error is looked at first.
+pub(crate) fn read_ack(body: &[u8]) -> Outcome {
     match serde_json::from_slice::<Ack>(body) {
         Ok(Ack { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => Outcome::Fenced,
         Ok(Ack { error: Some(error), .. }) => {
-            tracing::warn!(code = error.err_code, error = error.description, "a batch was refused");
+            tracing::warn!(code = error.err_code, error = error.description, "a write was refused");
             Outcome::Unknown
         }
         Ok(Ack { error: None, seq }) => Outcome::Committed { seq },
         Err(error) => {
-            tracing::warn!(%error, "the answer to a batch is not understood");
+            tracing::warn!(%error, "the answer to a write is not understood");
             Outcome::Unknown
         }
     }

@@ -13,12 +13,15 @@ use super::Args;
 /// What JetStream may keep on disk, also where the disk is smaller.
 const DISK_MAX: &str = "10GB";
 
+/// One leads, and one stands by.
+const MATCHERS: usize = 2;
+
 /// A stage of the start. Stages come one after the other, and go in the opposite order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// NATS.
     Nats,
-    /// Matcher and history: each makes what the other waits for.
+    /// Matchers and history: each makes what the other waits for.
     Cores,
     /// The gateways.
     Gateways,
@@ -130,7 +133,9 @@ impl Plan {
             });
             anyhow::Ok(())
         };
-        service("matcher".into(), Stage::Cores, &binaries.matcher, None)?;
+        for n in 1..=MATCHERS {
+            service(format!("matcher-{n}"), Stage::Cores, &binaries.matcher, None)?;
+        }
         service("history".into(), Stage::Cores, &binaries.history, None)?;
         for n in 0..usize::from(args.gateways) {
             let addr = local(args.gateway_port, n)?;
@@ -231,15 +236,16 @@ mod tests {
             shown,
             [
                 "nats Some(4222) 6000",
-                "matcher None 6001",
-                "history None 6002",
-                "gateway-1 Some(5000) 6003",
-                "gateway-2 Some(5001) 6004",
-                "gateway-3 Some(5002) 6005",
+                "matcher-1 None 6001",
+                "matcher-2 None 6002",
+                "history None 6003",
+                "gateway-1 Some(5000) 6004",
+                "gateway-2 Some(5001) 6005",
+                "gateway-3 Some(5002) 6006",
             ]
         );
         assert!(plan.nats_config.contains("store_dir: \"/f/data/nats\""), "{}", plan.nats_config);
-        let gateway = plan.specs[3].args.join(" ");
+        let gateway = plan.specs[4].args.join(" ");
         assert!(gateway.contains("--listen 127.0.0.1:5000 --auth open"), "{gateway}");
         assert!(!gateway.contains("local-secret"), "{gateway}");
     }

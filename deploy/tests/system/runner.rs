@@ -13,7 +13,7 @@ async fn everything_comes_up_a_killed_gateway_comes_back_and_nothing_stays_behin
     let Some(place) = Place::new() else { return };
     let up = place.up(&[]);
     up.says(&[" ready: ", &format!("http://127.0.0.1:{}", place.gateway_port)]).await;
-    for name in ["nats", "matcher", "history", "gateway-1", "gateway-2"] {
+    for name in ["nats", "matcher-1", "matcher-2", "history", "gateway-1", "gateway-2"] {
         up.says(&[name, " is up: "]).await;
         assert!(place.process(name).is_some_and(|process| process.id.is_alive()), "{name}");
     }
@@ -42,7 +42,7 @@ async fn everything_comes_up_a_killed_gateway_comes_back_and_nothing_stays_behin
     .await;
 
     let processes = place.run_file().expect("it runs").processes;
-    assert_eq!(processes.len(), 5);
+    assert_eq!(processes.len(), 6);
     up.id.signal(Signal::TERM);
     let (status, said) = up.end().await;
     assert_eq!(status.code(), Some(0), "{said}");
@@ -133,7 +133,7 @@ async fn a_second_signal_kills_what_does_not_stop() {
     up.says(&[" ready: "]).await;
     let all = place.run_file().expect("it runs").processes;
     // A process that is paused does not stop.
-    place.process("matcher").expect("it runs").id.signal(Signal::STOP);
+    place.process("matcher-1").expect("it runs").id.signal(Signal::STOP);
     up.id.signal(Signal::TERM);
     up.says(&["stopping"]).await;
     up.id.signal(Signal::TERM);

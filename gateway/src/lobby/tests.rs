@@ -154,6 +154,22 @@ fn a_whole_table_whose_part_failed_begins_anew() {
 }
 
 #[test]
+fn a_leader_that_asks_for_the_table_gets_all_of_it() {
+    let mut desk = Desk::new();
+    desk.set(1, student(false), Some(1));
+    desk.request();
+    desk.answer(reply(1, 0));
+    let push = |epoch| Push { v: V1, epoch, new_chats: Vec::new(), positions: None, resend: true };
+    assert!(desk.lobby.take_push(push(0), desk.now, &mut desk.out).is_none());
+    assert!(desk.request().is_none(), "no leader any more");
+    desk.lobby.take_push(push(1), desk.now, &mut desk.out).expect("an answer");
+    let table = desk.request().expect("at once");
+    assert_eq!((table.whole, table.rows.len()), (Some(Whole { first: true, last: true }), 1));
+    desk.answer(reply(1, 0));
+    assert!(desk.lobby.is_settled() && desk.request().is_none());
+}
+
+#[test]
 fn a_matcher_that_does_not_know_this_gateway_gets_everything() {
     let mut desk = Desk::new();
     desk.set(1, student(true), Some(1));
@@ -250,15 +266,16 @@ fn new_chats_reach_their_channels_and_others_are_gone() {
         epoch,
         new_chats: vec![NewChat { chans: vec![1, 2], chat: chat.clone(), hold: false }],
         positions: Some(Positions { of: 4, pace_ms: Some(1_500), list: vec![(1, 3)] }),
+        resend: false,
     };
-    assert!(desk.lobby.take_push(push(0), &mut desk.out).is_none(), "no leader any more");
-    let pushed = desk.lobby.take_push(push(1), &mut desk.out).expect("an answer");
+    assert!(desk.lobby.take_push(push(0), desk.now, &mut desk.out).is_none(), "no leader any more");
+    let pushed = desk.lobby.take_push(push(1), desk.now, &mut desk.out).expect("an answer");
     assert_eq!(pushed.gone, [2]);
     let position = r#"{"position":3,"of":4,"wait_seconds":5}"#.to_owned();
     let told = [Effect::NewChat(1, Arc::new(chat.clone()), false), Effect::Position(1, position)];
     assert!(desk.out.is_empty(), "a push can overtake the answer to the join, and nobody would see it: {:?}", desk.out);
     let done = Effect::Done(1, 1, Outcome::Ok("{}".into()));
     assert_eq!(desk.answer(reply(1, 0)), [&[done][..], &told[..]].concat());
-    desk.lobby.take_push(push(1), &mut desk.out).expect("an answer");
+    desk.lobby.take_push(push(1), desk.now, &mut desk.out).expect("an answer");
     assert_eq!(desk.out, told);
 }

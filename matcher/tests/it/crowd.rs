@@ -157,7 +157,7 @@ async fn a_crowd(count: usize) {
     let Some(servers) = Servers::start(count) else { return };
     let nats = servers.connect().await;
     let mut matcher = Process::start(&servers, &count.to_string());
-    until("the matcher is ready", || async { matcher.get("/health/ready").contains("200 OK") }).await;
+    until("the matcher leads", || async { matcher.metric("switchboard_matcher_leading") == 1.0 }).await;
     let served = Arc::new(AtomicU64::new(0));
     let (a, b) = (Gateway::start(&nats, "a").await, Gateway::start(&nats, "b").await);
     tokio::spawn(chats(a.clone(), Role::Teacher, served.clone()));

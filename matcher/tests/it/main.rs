@@ -3,6 +3,8 @@
 mod crowd;
 mod model;
 mod nats_server;
+mod peers;
 mod reference;
 mod service;
 mod store;
+mod takeover;

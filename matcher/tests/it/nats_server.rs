@@ -46,6 +46,12 @@ impl Servers {
         self.children.iter().map(Child::id).collect()
     }
 
+    /// Kills one, which does not come back.
+    pub(crate) fn kill(&mut self, n: usize) {
+        self.children[n].kill().expect("it runs");
+        self.children[n].wait().expect("it ends");
+    }
+
     /// Sends a signal to all of them: `STOP` pauses, `CONT` goes on.
     pub(crate) fn signal(&self, signal: &str) {
         for pid in self.pids() {
@@ -67,7 +73,7 @@ impl Servers {
     pub(crate) async fn connect(&self) -> Nats {
         let args = self.args(&[]);
         let nats = Nats::connect(&args.common, "test", &Incarnation::new()).await.expect("a connection");
-        for asset in [Asset::Rooms, Asset::Lobby, Asset::Gateways] {
+        for asset in [Asset::Rooms, Asset::Lobby, Asset::Gateways, Asset::Leases] {
             streams::ensure(&nats, asset, args.common.nats_replicas).await.expect("a stream");
         }
         nats
@@ -104,7 +110,7 @@ fn find() -> Option<PathBuf> {
 }
 
 /// Ports that are free now: held all together, so that no two are the same.
-fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
     held.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
 }

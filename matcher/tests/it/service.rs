@@ -2,153 +2,15 @@
 
 use std::time::Duration;
 
-use async_nats::Subscriber;
 use async_nats::jetstream;
-use futures_util::StreamExt as _;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use switchboard_contract::admin::Readiness;
-use switchboard_contract::lobby::{
-    At, ChatEvent, ChatStatus, Claim, Done, Heartbeat, Leader, Push, Pushed, Role, Row, Status, Table, TableReply,
-    Terminate, Whole,
-};
-use switchboard_contract::log::Entry;
-use switchboard_contract::names::{self, ChatId, Incarnation, LogName, MatcherVerb, UserId};
+use switchboard_contract::lobby::{At, ChatEvent, ChatStatus, Role, Row, Status, Table};
+use switchboard_contract::names::{self, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::{V1, decode, encode};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::nats_server::{DEADLINE, Servers, until};
-
-/// A matcher in this process.
-struct Matcher {
-    stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-    readiness: Readiness,
-}
-
-impl Matcher {
-    fn start(servers: &Servers, flags: &[&str]) -> Matcher {
-        let (stop, readiness) = (CancellationToken::new(), Readiness::new());
-        let (args, theirs, ready) = (servers.args(flags), stop.clone(), readiness.clone());
-        let task = tokio::spawn(async move { switchboard_matcher::lead(args, &ready, theirs).await });
-        Matcher { stop, task, readiness }
-    }
-
-    async fn ready(&self) {
-        until("the matcher is ready", || async { self.readiness.get() == Ok(()) }).await;
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        let ended = tokio::time::timeout(DEADLINE, self.task).await.expect("in time");
-        ended.expect("no panic").expect("no error");
-    }
-}
-
-/// A gateway that tells the matcher what the test says.
-struct Gateway {
-    nats: Nats,
-    name: Incarnation,
-    pushes: Subscriber,
-    beats: u64,
-}
-
-impl Gateway {
-    async fn start(nats: &Nats, name: &str) -> Gateway {
-        let name = Incarnation::named(name).expect("a name");
-        let pushes = nats.client.subscribe(names::gateway_subject(&name)).await.expect("a subscription");
-        nats.round_trip(DEADLINE).await.expect("a round trip");
-        Gateway { nats: nats.clone(), name, pushes, beats: 0 }
-    }
-
-    async fn ask<T: DeserializeOwned>(&self, verb: MatcherVerb, body: &impl Serialize) -> T {
-        let answer = self.nats.request(verb.subject(), encode(body), DEADLINE).await.expect("an answer");
-        decode("answer", &answer.payload).expect("an answer that is understood")
-    }
-
-    async fn send(&self, rows: Vec<(u64, u64, At)>, whole: Option<Whole>) -> TableReply {
-        let rows = rows.into_iter().map(|(chan, n, at)| Row { chan, n, at }).collect();
-        self.ask(MatcherVerb::Table, &Table { v: V1, gateway: self.name.clone(), whole, rows }).await
-    }
-
-    async fn whole(&self, rows: Vec<(u64, u64, At)>) -> TableReply {
-        self.send(rows, Some(Whole { first: true, last: true })).await
-    }
-
-    async fn row(&self, chan: u64, n: u64, at: At) -> TableReply {
-        self.send(vec![(chan, n, at)], None).await
-    }
-
-    async fn claim(&self, chan: u64) -> Option<Reason> {
-        let done: Done = self.ask(MatcherVerb::Claim, &Claim { v: V1, gateway: self.name.clone(), chan }).await;
-        done.refused
-    }
-
-    async fn terminate(&self, chat: &ChatId) -> Option<Reason> {
-        let done: Done = self.ask(MatcherVerb::Terminate, &Terminate { v: V1, chat: chat.clone() }).await;
-        done.refused
-    }
-
-    /// The next push with chats; it is acknowledged if the test says so.
-    async fn new_chat(&mut self, acknowledge: bool) -> Push {
-        loop {
-            let message = tokio::time::timeout(DEADLINE, self.pushes.next()).await.expect("a push").expect("a push");
-            let push: Push = decode("push", &message.payload).expect("a push that is understood");
-            if push.new_chats.is_empty() {
-                continue;
-            }
-            let reply = message.reply.expect("a request");
-            if acknowledge {
-                self.nats.client.publish(reply, encode(&Pushed::default())).await.expect("sent");
-            }
-            return push;
-        }
-    }
-
-    async fn beat(&mut self, bye: bool) {
-        self.beats += 1;
-        let beat = Heartbeat { v: V1, gateway: self.name.clone(), n: self.beats, bye };
-        self.nats.publish(names::alive_gateway(&self.name), encode(&beat)).await;
-    }
-
-    async fn leader(&self) -> Leader {
-        self.ask(MatcherVerb::Status, &()).await
-    }
-}
-
-fn teacher(id: u64) -> At {
-    At::Teacher { id: UserId::from(id), capacity: None, auto: None, away: None }
-}
-
-fn student(id: u64, ready: bool) -> At {
-    At::Student { id: UserId::from(id), ready }
-}
-
-fn counts(status: &Status) -> [u64; 4] {
-    [status.teachers, status.waiting, status.chatting, status.finished]
-}
-
-/// The events of a chat's log, with their payloads and ids.
-async fn log(nats: &Nats, chat: &ChatId) -> Vec<String> {
-    let context = jetstream::new(nats.client.clone());
-    let stream = context.get_stream("ROOMS").await.expect("the stream");
-    let config = jetstream::consumer::push::OrderedConfig {
-        deliver_subject: nats.client.new_inbox(),
-        filter_subject: LogName::Chat(chat.clone()).log_subject(),
-        ..Default::default()
-    };
-    let mut messages = stream.create_consumer(config).await.expect("a consumer").messages().await.expect("messages");
-    let mut events = Vec::new();
-    while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(300), messages.next()).await {
-        let message = message.expect("a message");
-        let entry: Entry<'_> = serde_json::from_slice(&message.payload).expect("an entry");
-        events.push(format!("{} {} {}", entry.event, entry.payload.get(), entry.id));
-    }
-    events
-}
+use crate::peers::{Gateway, Matcher, counts, leader, log, student, teacher};
 
 async fn messages(nats: &Nats) -> u64 {
     let context = jetstream::new(nats.client.clone());
@@ -161,8 +23,7 @@ async fn a_student_meets_a_teacher_and_nothing_is_left() {
     let Some(servers) = Servers::start(1) else { return };
     let nats = servers.connect().await;
     let mut statuses = nats.client.subscribe(names::LOBBY_STATUS).await.expect("a subscription");
-    let matcher = Matcher::start(&servers, &["--chat-linger-ms", "300"]);
-    matcher.ready().await;
+    let matcher = Matcher::lead(&servers, &nats, &["--chat-linger-ms", "300"]).await;
     let (mut a, mut b) = (Gateway::start(&nats, "a").await, Gateway::start(&nats, "b").await);
     assert!(a.row(1, 1, teacher(1)).await.resend, "it does not know us");
     assert_eq!(a.whole(vec![(1, 1, teacher(1))]).await.status.teachers, 1);
@@ -201,7 +62,8 @@ async fn a_student_meets_a_teacher_and_nothing_is_left() {
     assert_eq!(log(&nats, &chat).await, [ready, terminated, tombstone], "each once");
 
     let mut seen: Vec<[u64; 4]> = Vec::new();
-    while let Some(Some(message)) = futures_util::FutureExt::now_or_never(statuses.next()) {
+    while let Some(Some(message)) = futures_util::FutureExt::now_or_never(futures_util::StreamExt::next(&mut statuses))
+    {
         let status: Status = decode("status", &message.payload).expect("a status");
         assert_eq!(status.epoch, 1);
         if seen.last() != Some(&counts(&status)) {
@@ -218,8 +80,7 @@ async fn a_student_meets_a_teacher_and_nothing_is_left() {
 async fn a_new_leader_goes_on_where_the_old_one_stopped() {
     let Some(servers) = Servers::start(1) else { return };
     let nats = servers.connect().await;
-    let matcher = Matcher::start(&servers, &[]);
-    matcher.ready().await;
+    let matcher = Matcher::lead(&servers, &nats, &[]).await;
     let mut a = Gateway::start(&nats, "a").await;
     a.whole(vec![(1, 1, teacher(1)), (2, 1, student(2, true)), (3, 1, student(3, true))]).await;
     a.claim(1).await;
@@ -228,8 +89,7 @@ async fn a_new_leader_goes_on_where_the_old_one_stopped() {
     let before = a.leader().await;
     matcher.stop().await;
 
-    let matcher = Matcher::start(&servers, &["--grace-ms", "1000"]);
-    matcher.ready().await;
+    let matcher = Matcher::lead(&servers, &nats, &["--grace-ms", "1000"]).await;
     let after = a.leader().await;
     assert_eq!((after.status.epoch, counts(&after.status)), (2, counts(&before.status)));
     assert_eq!(after.status.version, before.status.version, "the students are the same");
@@ -243,30 +103,11 @@ async fn a_new_leader_goes_on_where_the_old_one_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_fenced_gives_up_and_the_other_serves() {
-    let Some(servers) = Servers::start(1) else { return };
-    let nats = servers.connect().await;
-    let old = Matcher::start(&servers, &[]);
-    old.ready().await;
-    let a = Gateway::start(&nats, "a").await;
-    a.whole(Vec::new()).await;
-    let new = Matcher::start(&servers, &[]);
-    new.ready().await;
-    // Both hear it, as the groups are two; the old one finds that it may not write.
-    until("the new one has it", || async { a.whole(vec![(1, 1, student(1, true))]).await.epoch == 2 }).await;
-    let ended = tokio::time::timeout(DEADLINE, old.task).await.expect("in time").expect("no panic");
-    assert!(ended.expect_err("it gives up").to_string().contains("leads since"));
-    assert_eq!(counts(&a.leader().await.status), [0, 1, 0, 0]);
-    new.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_falls_silent_or_says_goodbye_loses_its_rows() {
     let Some(servers) = Servers::start(1) else { return };
     let nats = servers.connect().await;
-    let matcher = Matcher::start(&servers, &["--grace-ms", "100"]);
-    matcher.ready().await;
-    let (mut a, mut b, c) =
+    let matcher = Matcher::lead(&servers, &nats, &["--grace-ms", "100"]).await;
+    let (mut a, mut b, mut c) =
         (Gateway::start(&nats, "a").await, Gateway::start(&nats, "b").await, Gateway::start(&nats, "c").await);
     for (gateway, id) in [(&a, 1), (&b, 2), (&c, 3)] {
         gateway.whole(vec![(1, 1, student(id, true))]).await;
@@ -281,6 +122,16 @@ async fn a_gateway_that_falls_silent_or_says_goodbye_loses_its_rows() {
     }
     assert!(begin.elapsed() > Duration::from_secs(4), "not before its time");
     assert!(c.row(1, 1, student(3, true)).await.resend);
+
+    // It lives after all: all that it says is that it does, and it is asked for its table.
+    let begin = std::time::Instant::now();
+    while !c.is_asked_for_its_table().await {
+        assert!(begin.elapsed() < DEADLINE, "c is asked");
+        a.beat(false).await;
+        c.beat(false).await;
+    }
+    eprintln!("c is asked for its table: after {} ms", begin.elapsed().as_millis());
+    assert_eq!(counts(&c.whole(vec![(1, 2, student(3, true))]).await.status), [0, 2, 0, 0]);
     assert!(!a.row(9, 1, student(9, false)).await.resend);
     matcher.stop().await;
 }
@@ -289,8 +140,7 @@ async fn a_gateway_that_falls_silent_or_says_goodbye_loses_its_rows() {
 async fn what_is_not_understood_is_refused_with_an_error() {
     let Some(servers) = Servers::start(1) else { return };
     let nats = servers.connect().await;
-    let matcher = Matcher::start(&servers, &[]);
-    matcher.ready().await;
+    let matcher = Matcher::lead(&servers, &nats, &[]).await;
     for body in [&b"{\"v\":2}"[..], b"", b"[]"] {
         let answer =
             nats.request(MatcherVerb::Table.subject(), body.to_vec().into(), DEADLINE).await.expect("an answer");
@@ -304,8 +154,7 @@ async fn what_is_not_understood_is_refused_with_an_error() {
 async fn a_batch_without_an_answer_begins_a_new_epoch_with_what_is_stored() {
     let Some(servers) = Servers::start(1) else { return };
     let nats = servers.connect().await;
-    let matcher = Matcher::start(&servers, &["--grace-ms", "60000"]);
-    matcher.ready().await;
+    let matcher = Matcher::lead(&servers, &nats, &["--grace-ms", "60000"]).await;
     let a = Gateway::start(&nats, "a").await;
     a.whole(vec![(1, 1, student(1, true))]).await;
     let begin = std::time::Instant::now();
@@ -320,12 +169,12 @@ async fn a_batch_without_an_answer_begins_a_new_epoch_with_what_is_stored() {
     servers.signal("STOP");
     tokio::time::sleep(Duration::from_secs(4)).await;
     servers.signal("CONT");
-    until("the matcher is ready again", || async { matcher.readiness.get() == Ok(()) }).await;
-    let leader = a.leader().await;
-    let stored = counts(&leader.status)[1];
-    eprintln!("epoch {} with {stored} waiting, after {} ms", leader.status.epoch, begin.elapsed().as_millis());
+    until("the matcher leads again", || async { leader(&nats).await.is_some_and(|l| l.status.epoch > 1) }).await;
+    let now = a.leader().await;
+    let stored = counts(&now.status)[1];
+    eprintln!("epoch {} with {stored} waiting, after {} ms", now.status.epoch, begin.elapsed().as_millis());
     assert!((1..=3).contains(&stored));
     let reply = a.whole((1..=3).map(|id| (id, 1, student(id, true))).collect()).await;
-    assert_eq!((counts(&reply.status), reply.epoch), ([0, 3, 0, 0], leader.status.epoch));
+    assert_eq!((counts(&reply.status), reply.epoch), ([0, 3, 0, 0], now.status.epoch));
     matcher.stop().await;
 }

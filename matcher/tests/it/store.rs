@@ -34,7 +34,7 @@ fn batch(records: impl IntoIterator<Item = (LobbyKey, Option<Record>)>) -> Batch
 
 async fn begin(nats: &Nats, name: &str) -> Epoch {
     let me = Incarnation::named(name).expect("a name");
-    store::acquire(nats, &me, |_| Ok(())).await.expect("an epoch")
+    store::acquire(nats, &me, || true).await.expect("an answer").expect("an epoch")
 }
 
 /// Messages in the bucket's stream, markers included.
@@ -132,9 +132,7 @@ async fn an_epoch_is_refused_to_who_may_not() {
     let nats = servers.connect().await;
     begin(&nats, "one").await;
     let me = Incarnation::named("two").expect("a name");
-    let may = |now: Option<&switchboard_contract::lobby::EpochRecord>| {
-        anyhow::ensure!(now.is_none(), "taken");
-        Ok(())
-    };
-    assert!(store::acquire(&nats, &me, may).await.is_err());
+    assert_eq!(store::acquire(&nats, &me, || false).await.expect("an answer"), None);
+    let (record, _) = store::leader(&nats).await.expect("an answer").expect("an epoch");
+    assert_eq!(record.leader.as_str(), "one");
 }
