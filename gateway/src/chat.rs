@@ -2,7 +2,7 @@
 //!
 //! The chat's log is its one order. A member's join is answered with the log up to a sequence; what the log brings
 //! behind it is live. `ok` to a message waits until the log has brought it, so everything below it was sent before.
-//! [`order`] notices what is missing; until that is there, nothing newer is shown.
+//! `order` notices what is missing; until that is there, nothing newer is shown.
 
 mod effect;
 mod member;

@@ -125,6 +125,12 @@ impl System {
         serde_json::from_str(&body).expect("JSON")
     }
 
+    /// `kill -9` for history.
+    pub(crate) fn kill_history(&mut self) {
+        let history = self.children.first_mut().expect("it is the first that was started");
+        history.kill().and_then(|()| history.wait()).expect("it is killed");
+    }
+
     /// The metrics of a gateway.
     pub(crate) async fn gateway_metrics(&self, gateway: usize) -> String {
         let others = self.admin.len() - self.gateways.len();

@@ -164,8 +164,8 @@ struct World {
     log: Vec<(u64, Role)>,
     /// On their way: sequence, predecessor, side.
     way: VecDeque<(u64, u64, Role)>,
-    /// Asked for, and not answered yet.
-    repairs: Vec<u64>,
+    /// Asked for, and not answered yet: behind what, and up to where at least.
+    repairs: Vec<(u64, u64)>,
     /// What the late member's join was answered with.
     late: Option<u64>,
     seen: Vec<String>,
@@ -191,18 +191,20 @@ impl World {
         }
     }
 
-    fn answer(&mut self) {
-        if let Some(after) = self.repairs.pop() {
-            let entries = self.log.iter().filter(|(seq, _)| *seq > after).map(|(seq, from)| said(*seq, *from));
-            let part = Part { entries: entries.collect(), to: self.end() };
+    /// From somebody who knows the whole log, or no more than has to be known.
+    fn answer(&mut self, whole: bool) {
+        if let Some((after, to)) = self.repairs.pop() {
+            let to = if whole { self.end() } else { to };
+            let asked = self.log.iter().filter(|(seq, _)| *seq > after && *seq <= to);
+            let part = Part { entries: asked.map(|(seq, from)| said(*seq, *from)).collect(), to };
             self.topic.chat.repaired(after, How::Stream, Some(part), &mut self.topic.out);
         }
     }
 
     fn note(&mut self) {
         for effect in &self.topic.out {
-            if let Effect::Repair { after, .. } = effect {
-                self.repairs.push(*after);
+            if let Effect::Repair { after, to } = effect {
+                self.repairs.push((*after, *to));
             }
         }
         self.seen.extend(self.topic.shown());
@@ -214,8 +216,9 @@ impl World {
             3 | 4 => self.say(false, Role::Student),
             5 | 6 => self.say(true, Role::Teacher),
             7 => self.say(true, Role::Student),
-            8..=11 => self.deliver(),
-            12 => self.answer(),
+            8..=10 => self.deliver(),
+            11 => self.answer(false),
+            12 => self.answer(true),
             13 => self.topic.chat.behind(self.end(), &mut self.topic.out),
             14 if self.late.is_none() => {
                 self.topic.join("late", 3, Role::Student, 5, None);
@@ -257,7 +260,7 @@ proptest! {
         while !world.way.is_empty() || !world.repairs.is_empty() || world.topic.chat.position() < Some(world.end()) {
             world.deliver();
             world.note();
-            world.answer();
+            world.answer(false);
             world.note();
             world.topic.chat.behind(world.end(), &mut world.topic.out);
             world.note();

@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(topic.live(9, 8), [Step::Repair { after: 5, to: 8 }]);
         assert_eq!(topic.live(10, 9), []);
         assert_eq!(topic.live(9, 8), []);
-        assert_eq!(topic.repaired(5, Some((&[6, 8, 9], 9))), take(&[6, 8, 9, 10]));
+        assert_eq!(topic.repaired(5, Some((&[5, 6, 8, 8, 9], 9))), take(&[6, 8, 9, 10]));
         assert_eq!(topic.repaired(5, Some((&[6], 9))), [], "once");
     }
 
