@@ -56,6 +56,20 @@ pub const TOPIC_COMMANDS_MAX: usize = 1024;
 pub const LOBBY_COMMANDS_MAX: usize = 16_384;
 /// Live messages of a topic that are kept for members whose join is not answered yet.
 pub const JOIN_BUFFER_MAX: usize = 1024;
+/// Live messages of a topic that wait until what is missing before them is there; beyond them a `gap` is shown.
+pub const REPAIR_BUFFER_MAX: usize = 1024;
+/// What is missing in a topic's log is asked of history for this long,
+pub const REPAIR_HISTORY_TIMEOUT: Duration = Duration::from_secs(1);
+/// then read from the stream for this long; then a `gap` is shown.
+pub const REPAIR_STREAM_TIMEOUT: Duration = Duration::from_secs(3);
+/// Entries that one repair may bring; with more a `gap` is shown.
+pub const REPAIR_ENTRIES_MAX: usize = 1024;
+/// How often a gateway asks whether its topics have seen all.
+pub const BEHIND_INTERVAL: Duration = Duration::from_secs(5);
+/// When that is asked again if there was no answer.
+pub const BEHIND_RETRY: Duration = Duration::from_millis(500);
+/// How long a topic that is behind waits for what may be on its way already.
+pub const BEHIND_GRACE: Duration = Duration::from_millis(250);
 /// How long a topic without members keeps its subscription.
 pub const TOPIC_LINGER: Duration = Duration::from_millis(500);
 /// A log write is acknowledged in this time, or it is `unavailable`.
@@ -118,6 +132,8 @@ pub const HISTORY_REPLY_BYTES_MAX: usize = 256 * 1024;
 pub const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Fresh reads that a history replica works on at once; what comes beyond them is not answered.
 pub const HISTORY_WAITERS_MAX: usize = 10_000;
+/// Logs in one request that asks which have grown: keeps it below [`MESSAGE_BYTES_MAX`].
+pub const BEHIND_LOGS_MAX: usize = 500;
 /// How often a history replica learns what the stream has dropped.
 pub const HISTORY_TRIM_INTERVAL: Duration = Duration::from_secs(10);
 /// Entries that a history replica takes from the stream at once.

@@ -118,9 +118,39 @@ pub struct ReadReply {
     pub messages: Box<RawValue>,
 }
 
+/// A log, and a sequence in it.
+pub type Position = (LogName, u64);
+
+/// A request to `sb.history.behind`: how far somebody has seen these logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Always 1.
+    pub v: V1,
+    /// At most [`crate::limits::BEHIND_LOGS_MAX`], each with the sequence of the last entry that was seen.
+    pub logs: Vec<Position>,
+}
+
+/// The answer to [`Seen`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Always 1.
+    pub v: V1,
+    /// The logs that have more, each with [`ReadReply::last_seq`], as far as the replica knows.
+    pub logs: Vec<Position>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{BEHIND_LOGS_MAX, ID_BYTES_MAX, MESSAGE_BYTES_MAX};
+    use crate::names::ChatId;
+
+    #[test]
+    fn as_many_logs_as_may_be_asked_for_fit_into_a_message() {
+        let longest = ChatId::new(&"\u{1}".repeat(ID_BYTES_MAX)).expect("an id");
+        let logs = vec![(LogName::Chat(longest), u64::MAX); BEHIND_LOGS_MAX];
+        assert!(crate::wire::encode(&Seen { v: V1, logs }).len() < MESSAGE_BYTES_MAX);
+    }
 
     #[test]
     fn an_entry_keeps_its_payload_to_the_letter() {

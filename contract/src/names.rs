@@ -356,6 +356,8 @@ pub fn message_id(log: &LogName, role: crate::lobby::Role, user: &UserId, id: &s
 
 /// The request that reads a log: [`crate::log::Read`] → [`crate::log::ReadReply`].
 pub const HISTORY_READ: &str = "sb.history.read";
+/// Which logs have grown beyond what somebody has seen: [`crate::log::Seen`] → [`crate::log::Behind`].
+pub const HISTORY_BEHIND: &str = "sb.history.behind";
 
 /// Pushes to single sockets of a gateway: [`crate::lobby::Push`] → [`crate::lobby::Pushed`].
 pub fn gateway_subject(gateway: &Incarnation) -> String {
@@ -382,7 +384,8 @@ pub fn bucket_subjects(bucket: &str) -> String {
     format!("$KV.{bucket}.>")
 }
 
-/// Reads a stream's last message of a subject through the stream's leader, so that it is never old.
+/// Reads a stream's message of a subject, the last one or the next one from a sequence on, through the stream's leader,
+/// so that it is never old.
 pub fn leader_get_subject(stream: &str) -> String {
     format!("$JS.API.STREAM.MSG.GET.{stream}")
 }

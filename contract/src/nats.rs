@@ -22,6 +22,8 @@ pub struct Nats {
     pub client: Client,
     /// Counts (re)connections: odd while up, even while down.
     link: watch::Receiver<u64>,
+    /// Counts subscriptions that overflowed.
+    overflows: watch::Receiver<u64>,
 }
 
 /// Why a request has no answer.
@@ -46,6 +48,8 @@ impl Nats {
     pub async fn connect(args: &CommonArgs, service: &str, incarnation: &Incarnation) -> anyhow::Result<Nats> {
         let (up, link) = watch::channel(0u64);
         let up = Arc::new(up);
+        let (overflowed, overflows) = watch::channel(0u64);
+        let overflowed = Arc::new(overflowed);
         let mut options = ConnectOptions::new();
         if let Some(creds) = &args.nats_creds {
             options = options
@@ -65,8 +69,8 @@ impl Nats {
                 Duration::from_millis(base / 2 + rand::random_range(0..=base / 2))
             })
             .event_callback(move |event| {
-                let up = up.clone();
-                async move { note(&up, &event) }
+                let (up, overflowed) = (up.clone(), overflowed.clone());
+                async move { note(&up, &overflowed, &event) }
             });
         let servers: Vec<&str> = args.nats_url.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
         let client = options.connect(servers).await.with_context(|| format!("cannot connect to {}", args.nats_url))?;
@@ -86,7 +90,7 @@ impl Nats {
             );
         }
         tracing::info!(server = %info.server_name, version = %info.version, "connected to NATS");
-        Ok(Nats { client, link })
+        Ok(Nats { client, link, overflows })
     }
 
     /// Whether the connection is up, as far as is known.
@@ -97,6 +101,11 @@ impl Nats {
     /// Changes at each loss and each return of the connection: odd while it is up.
     pub fn link(&self) -> watch::Receiver<u64> {
         self.link.clone()
+    }
+
+    /// Changes whenever a subscription has overflowed, and so lost what came: any of them may have.
+    pub fn overflows(&self) -> watch::Receiver<u64> {
+        self.overflows.clone()
     }
 
     /// A request with a deadline. While the connection is down nothing is handed over: it would be sent later, after
@@ -169,6 +178,31 @@ impl Nats {
         subject: &str,
         timeout: Duration,
     ) -> Result<Option<Stored>, RequestError> {
+        self.message_get(stream, &serde_json::json!({ "last_by_subj": subject }), timeout).await
+    }
+
+    /// The first message of a subject that stands at `from` or behind it; else as [`Nats::leader_get`].
+    ///
+    /// # Errors
+    /// If there is no answer within `timeout`, or one that is not understood.
+    pub async fn leader_next(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        timeout: Duration,
+    ) -> Result<Option<Stored>, RequestError> {
+        // A sequence of 0 would be none at all.
+        let body = serde_json::json!({ "seq": from.max(1), "next_by_subj": subject });
+        self.message_get(stream, &body, timeout).await
+    }
+
+    async fn message_get(
+        &self,
+        stream: &str,
+        which: &serde_json::Value,
+        timeout: Duration,
+    ) -> Result<Option<Stored>, RequestError> {
         #[derive(serde::Deserialize)]
         struct Reply {
             message: Option<Raw>,
@@ -186,8 +220,7 @@ impl Nats {
         struct ApiError {
             code: u16,
         }
-        let body = serde_json::json!({ "last_by_subj": subject }).to_string();
-        let message = self.request(names::leader_get_subject(stream), body.into(), timeout).await?;
+        let message = self.request(names::leader_get_subject(stream), which.to_string().into(), timeout).await?;
         let reply: Reply = serde_json::from_slice(&message.payload).map_err(|_| RequestError::Timeout)?;
         match (reply.message, reply.error) {
             (Some(raw), _) => {
@@ -221,13 +254,14 @@ pub struct Stored {
     pub body: Option<Bytes>,
 }
 
-fn note(up: &watch::Sender<u64>, event: &Event) {
+fn note(up: &watch::Sender<u64>, overflowed: &watch::Sender<u64>, event: &Event) {
     let connected = match event {
         Event::Connected => true,
         Event::Disconnected | Event::Closed => false,
         Event::SlowConsumer(subscription) => {
             metrics::counter!("switchboard_nats_slow_consumer_total").increment(1);
             tracing::warn!(subscription, "a subscription overflowed");
+            overflowed.send_modify(|n| *n += 1);
             return;
         }
         other @ (Event::LameDuckMode | Event::Draining | Event::ServerError(_) | Event::ClientError(_)) => {

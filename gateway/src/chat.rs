@@ -2,6 +2,11 @@
 //!
 //! The chat's log is its one order. A member's join is answered with the log up to a sequence; what the log brings
 //! behind it is live. `ok` to a message waits until the log has brought it, so everything below it was sent before.
+//! `order` notices what is missing; until that is there, nothing newer is shown.
+
+mod effect;
+mod member;
+mod order;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,90 +14,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use switchboard_contract::limits::JOIN_BUFFER_MAX;
-use switchboard_contract::lobby::{At, ChannelId, ChatEnd, ChatEvent, ChatRecord, ChatStatus, Role};
-use switchboard_contract::log::{Entry, ReadReply, Sender};
+use switchboard_contract::lobby::{At, ChannelId, ChatEnd, ChatEvent, ChatStatus, Role};
+use switchboard_contract::log::{Entry, Sender};
 use switchboard_contract::names::{self, ChatId, LogName, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::{self, V1};
 
 use crate::commands::{ChatPush, LobbyCommand};
 use crate::mailbox::{Broadcast, Event, Outcome};
-use crate::payload::{HistoryParams, Message, Refusal, with_seq};
+use crate::payload::{Message, Refusal, with_seq};
 use crate::session::chat_json;
 
-/// What a chat's topic wants done. `M` is where a member is reached.
-#[derive(Debug)]
-pub enum Effect<M> {
-    /// Something for a member.
-    Send(M, Arc<Event>),
-    /// Read the chat's record and its log; [`Chat::loaded`] follows.
-    Load {
-        /// For whose join.
-        chan: ChannelId,
-        /// Replay what the log has behind this.
-        last_seq: Option<u64>,
-    },
-    /// Write to the chat's log; [`Chat::acked`] follows.
-    Publish {
-        /// Whose message.
-        chan: ChannelId,
-        /// Which request.
-        serial: u32,
-        /// An [`Entry`].
-        entry: Bytes,
-        /// Under which id it is stored once.
-        message_id: Option<String>,
-    },
-    /// Read the log for a member's `history`, and answer it.
-    History {
-        /// Who is answered.
-        to: M,
-        /// Its channel.
-        chan: ChannelId,
-        /// Which request.
-        serial: u32,
-        /// Which part.
-        params: HistoryParams,
-    },
-    /// Tell the lobby; it answers this member itself.
-    Lobby(M, LobbyCommand),
-}
-
-/// What a member's join needs.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The chat's record; `None`: there is no such chat.
-    pub record: Option<ChatRecord>,
-    /// Its log.
-    pub log: ReadReply,
-    /// What the log has behind the joiner's `last_seq`, if it gave one: sequence, who said it, payload.
-    pub replay: Vec<(u64, Role, Box<RawValue>)>,
-}
-
-/// When and under which id a message is stored.
-#[derive(Clone, Debug)]
-pub struct Stamp {
-    /// As clients see it.
-    pub at: String,
-    /// Used where the client gave none.
-    pub id: String,
-}
-
-struct Member<M> {
-    chan: ChannelId,
-    mailbox: M,
-    role: Role,
-    user: UserId,
-    state: State,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// The join is not answered yet. `again`: what was loaded is too old, live messages have been dropped since.
-    Loading { serial: u32, last_seq: Option<u64>, again: bool },
-    /// It sees what is behind the sequence of its join.
-    Live { ready_shown: bool, end_shown: bool },
-}
+pub use effect::{Effect, How, Loaded, Stamp};
+pub use member::Fact;
+use member::{Live, Member, State, receive_event, show};
+pub use order::Part;
+use order::{Order, Step};
 
 /// A message that is stored, and whose reply waits until the log has brought it here.
 struct Awaited {
@@ -101,20 +38,16 @@ struct Awaited {
     seq: u64,
 }
 
-/// What the log brought.
-#[derive(Clone)]
-enum Live {
-    Said(Role, Arc<Event>),
-    Ready(Arc<Event>),
-    End(Arc<Event>),
-}
-
 /// A chat's topic.
 pub struct Chat<M> {
     id: ChatId,
     topic: String,
     members: Vec<Member<M>>,
-    last: u64,
+    order: Order<Fact>,
+    /// Empty between calls.
+    steps: Vec<Step<Fact>>,
+    /// The order began behind this.
+    placed: u64,
     ready: bool,
     said: bool,
     end: Option<(u64, ChatEnd)>,
@@ -129,7 +62,9 @@ impl<M: Clone> Chat<M> {
             topic: format!("chats:{id}"),
             id,
             members: Vec::new(),
-            last: 0,
+            order: Order::new(),
+            steps: Vec::new(),
+            placed: 0,
             ready: false,
             said: false,
             end: None,
@@ -160,7 +95,7 @@ impl<M: Clone> Chat<M> {
         last_seq: Option<u64>,
         out: &mut Vec<Effect<M>>,
     ) {
-        let state = State::Loading { serial, last_seq, again: false };
+        let state = State::Loading { serial, last_seq, again: false, repeated: false };
         self.members.push(Member { chan, mailbox, role, user, state });
         out.push(Effect::Load { chan, last_seq });
     }
@@ -179,9 +114,14 @@ impl<M: Clone> Chat<M> {
     /// What a join needs is there, or could not be had.
     pub fn loaded(&mut self, chan: ChannelId, loaded: Result<Loaded, Refusal>, out: &mut Vec<Effect<M>>) {
         let Some(at) = self.members.iter().position(|m| m.chan == chan) else { return };
-        let State::Loading { serial, last_seq, again } = self.members[at].state else { return };
+        let State::Loading { serial, last_seq, again, repeated } = self.members[at].state else { return };
         if again && loaded.is_ok() {
-            self.members[at].state = State::Loading { serial, last_seq, again: false };
+            self.members[at].state = State::Loading { serial, last_seq, again: false, repeated };
+            return out.push(Effect::Load { chan, last_seq });
+        }
+        // Another join has read further, and what stands between was not kept for this one.
+        if !repeated && loaded.as_ref().is_ok_and(|loaded| loaded.log.last_seq < self.placed) {
+            self.members[at].state = State::Loading { serial, last_seq, again: false, repeated: true };
             return out.push(Effect::Load { chan, last_seq });
         }
         let member = &self.members[at];
@@ -226,15 +166,17 @@ impl<M: Clone> Chat<M> {
             let event = end.event().as_str().into();
             send(&mailbox, Event::Push { chan, event, payload: "{}".into() }, out);
         }
-        self.members[at].state = State::Live { ready_shown: false, end_shown: told.is_some() };
+        self.members[at].state = State::Live { since: log.last_seq, ready_shown: false, end_shown: told.is_some() };
         let row = At::Chat { chat: self.id.clone(), role, entered: false };
         out.push(Effect::Lobby(mailbox, LobbyCommand::Set { chan, at: row, serial: None }));
-        let missed: Vec<Live> =
-            self.recent.iter().filter(|(seq, _)| *seq > log.last_seq).map(|(_, live)| live.clone()).collect();
-        for live in missed {
-            show(&mut self.members[at], &live, out);
+        for (seq, live) in &self.recent {
+            show(&mut self.members[at], *seq, live, out);
         }
         self.forget_recent();
+        if self.order.position().is_none() {
+            self.placed = log.last_seq;
+        }
+        self.advance(out, |order, steps| order.place(log.last_seq, steps));
     }
 
     fn refuse(&mut self, at: usize, serial: u32, refusal: Refusal, out: &mut Vec<Effect<M>>) {
@@ -289,7 +231,9 @@ impl<M: Clone> Chat<M> {
     /// A member's message is stored under a sequence, as a `duplicate` of an earlier one or not; or nobody knows.
     pub fn acked(&mut self, chan: ChannelId, serial: u32, result: Result<(u64, bool), ()>, out: &mut Vec<Effect<M>>) {
         match result {
-            Ok((seq, duplicate)) if seq > self.last && !duplicate => self.awaited.push(Awaited { chan, serial, seq }),
+            Ok((seq, duplicate)) if self.order.position().is_none_or(|at| seq > at) && !duplicate => {
+                self.awaited.push(Awaited { chan, serial, seq })
+            }
             Ok((seq, _)) => self.answer(&Awaited { chan, serial, seq }, out),
             Err(()) => {
                 let Some(member) = self.members.iter().find(|m| m.chan == chan) else { return };
@@ -308,47 +252,104 @@ impl<M: Clone> Chat<M> {
         send(&member.mailbox, Event::Done { chan: awaited.chan, serial: awaited.serial, outcome }, out);
     }
 
-    /// The log brought an entry.
-    pub fn stored(&mut self, seq: u64, entry: &Entry<'_>, out: &mut Vec<Effect<M>>) {
-        if seq <= self.last {
-            return;
+    /// The log brought an entry, or one that was not understood; `previous` is the one before it, or 0.
+    pub fn stored(&mut self, seq: u64, previous: u64, entry: Option<&Entry<'_>>, out: &mut Vec<Effect<M>>) {
+        let fact = entry.map_or(Fact::Nothing, |entry| Fact::of(seq, entry));
+        self.advance(out, |order, steps| order.live(seq, previous, fact, steps));
+    }
+
+    /// The log reaches to `to`, and what it had to bring has had its time.
+    pub fn behind(&mut self, to: u64, out: &mut Vec<Effect<M>>) {
+        if !self.is_empty() {
+            self.advance(out, |order, steps| order.behind(to, steps));
         }
-        self.last = seq;
-        if let Some(live) = self.apply(seq, entry) {
-            for member in &mut self.members {
-                show(member, &live, out);
+    }
+
+    /// What stands behind `after`; `None` if nobody has it.
+    pub fn repaired(&mut self, after: u64, how: How, part: Option<Part<Fact>>, out: &mut Vec<Effect<M>>) {
+        let mut closed = false;
+        self.advance(out, |order, steps| closed = order.repaired(after, part, steps));
+        if closed {
+            out.push(Effect::Repaired(how));
+        }
+    }
+
+    /// The sequence up to which all has been shown; `None` before the first join.
+    pub fn position(&self) -> Option<u64> {
+        self.order.position()
+    }
+
+    fn advance(&mut self, out: &mut Vec<Effect<M>>, change: impl FnOnce(&mut Order<Fact>, &mut Vec<Step<Fact>>)) {
+        let mut steps = std::mem::take(&mut self.steps);
+        change(&mut self.order, &mut steps);
+        for step in steps.drain(..) {
+            match step {
+                Step::Take(seq, fact) => {
+                    self.take(seq, fact, out);
+                    self.answer_up_to(seq, out);
+                }
+                Step::GiveUp(from, to) => self.give_up(from, to, out),
+                Step::Repair { after, to } => out.push(Effect::Repair { after, to }),
             }
-            self.remember(seq, live);
         }
+        self.steps = steps;
+        if let Some(at) = self.order.position() {
+            self.answer_up_to(at, out);
+        }
+    }
+
+    fn take(&mut self, seq: u64, fact: Fact, out: &mut Vec<Effect<M>>) {
+        let Some(live) = self.apply(seq, fact) else { return };
+        for member in &mut self.members {
+            show(member, seq, &live, out);
+        }
+        self.remember(seq, live);
+    }
+
+    fn answer_up_to(&mut self, seq: u64, out: &mut Vec<Effect<M>>) {
         let ready: Vec<Awaited> = self.awaited.extract_if(.., |a| a.seq <= seq).collect();
         for awaited in ready {
             self.answer(&awaited, out);
         }
     }
 
+    /// Members are told what they will not see; a join on its way reads the log once more.
+    fn give_up(&mut self, from: u64, to: u64, out: &mut Vec<Effect<M>>) {
+        out.push(Effect::Repaired(How::Shown));
+        for member in &mut self.members {
+            match &mut member.state {
+                State::Loading { again, .. } => *again = true,
+                State::Live { since, .. } if *since >= to => {}
+                State::Live { since, .. } => {
+                    let payload = format!("{{\"from\":{},\"to\":{to}}}", from.max(*since + 1)).into();
+                    send(&member.mailbox, Event::Push { chan: member.chan, event: "gap".into(), payload }, out);
+                }
+            }
+        }
+    }
+
     /// What an entry means for those who see it; `None`: nothing.
-    fn apply(&mut self, seq: u64, entry: &Entry<'_>) -> Option<Live> {
+    fn apply(&mut self, seq: u64, fact: Fact) -> Option<Live> {
         // A join may have learned of the end before the log has brought here what stands before it.
         if self.end.is_some_and(|(end, _)| seq > end) {
             return None;
         }
         let event =
             |name: &'static str, payload: &str| Arc::new(Event::Broadcast(Broadcast::new(&self.topic, name, payload)));
-        match ChatEvent::parse(&entry.event) {
-            Some(ChatEvent::Tombstone) => None,
-            Some(ChatEvent::Ready) => {
+        match fact {
+            Fact::Nothing => None,
+            Fact::Ready => {
                 (self.ready, self.said) = (true, false);
                 Some(Live::Ready(event(ChatEvent::Ready.as_str(), "{}")))
             }
-            Some(end @ (ChatEvent::Terminated | ChatEvent::Requeued)) => {
-                self.end = end.end().map(|end| (seq, end));
-                Some(Live::End(event(end.as_str(), "{}")))
+            Fact::End(end) => {
+                self.end = Some((seq, end));
+                Some(Live::End(event(end.event().as_str(), "{}")))
             }
-            None => {
-                let from = entry.from.as_ref()?.role?;
+            Fact::Said(from, payload) => {
                 self.said = true;
-                let payload = with_seq(entry.payload.get(), seq);
-                Some(Live::Said(from, event(receive_event(from.other()), &payload)))
+                let event = Broadcast::new(&self.topic, receive_event(from.other()), payload);
+                Some(Live::Said(from, Arc::new(Event::Broadcast(event))))
             }
         }
     }
@@ -382,36 +383,6 @@ fn send<M: Clone>(to: &M, event: Event, out: &mut Vec<Effect<M>>) {
     out.push(Effect::Send(to.clone(), Arc::new(event)));
 }
 
-/// Shows a live entry to a member that is to see it, and has not.
-fn show<M: Clone>(member: &mut Member<M>, live: &Live, out: &mut Vec<Effect<M>>) {
-    let State::Live { ready_shown, end_shown } = &mut member.state else { return };
-    let event = match live {
-        Live::Said(from, event) if from.other() == member.role => event,
-        Live::Said(..) => return,
-        Live::Ready(event) => {
-            if std::mem::replace(ready_shown, true) {
-                return;
-            }
-            event
-        }
-        Live::End(event) => {
-            if std::mem::replace(end_shown, true) {
-                return;
-            }
-            event
-        }
-    };
-    out.push(Effect::Send(member.mailbox.clone(), event.clone()));
-}
-
-/// Under which event a side receives what the other said.
-fn receive_event(role: Role) -> &'static str {
-    match role {
-        Role::Teacher => "teacher:receive",
-        Role::Student => "student:receive",
-    }
-}
-
 fn entry(chat: &ChatId, role: Role, user: &UserId, message: &Message, stamp: Stamp) -> (Bytes, Option<String>) {
     let message_id = message.id.as_ref().map(|id| names::message_id(&LogName::Chat(chat.clone()), role, user, id));
     let event = match role {
@@ -435,5 +406,7 @@ fn entry(chat: &ChatId, role: Role, user: &UserId, message: &Message, stamp: Sta
     (wire::encode(&entry), message_id)
 }
 
+#[cfg(test)]
+mod gap_tests;
 #[cfg(test)]
 mod tests;

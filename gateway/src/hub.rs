@@ -5,32 +5,47 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
 
 use async_nats::Subscriber;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use serde::Deserialize;
 use switchboard_contract::limits;
-use switchboard_contract::lobby::{ChannelId, ChatRecord, Role};
-use switchboard_contract::log::{Entry, Message, Read, ReadReply};
-use switchboard_contract::names::{self, ChatId, LobbyKey, LogName};
-use switchboard_contract::nats::{Nats, RequestError, header};
+use switchboard_contract::lobby::ChannelId;
+use switchboard_contract::log::Position;
+use switchboard_contract::names::{self, ChatId, LogName};
+use switchboard_contract::nats::{Nats, RequestError};
 use switchboard_contract::reason::Reason;
-use switchboard_contract::wire::{self, V1};
+use switchboard_contract::wire;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::chat::{Chat, Effect, Loaded, Stamp};
+use crate::chat::{Chat, Effect, Fact, How, Loaded, Part, Stamp};
 use crate::commands::ChatCommand;
 use crate::lobby_task::LobbyHandle;
+use crate::log::{history_read, load, publish, read_log};
 use crate::mailbox::{Event, Mailbox, Outcome};
 use crate::observe;
-use crate::payload::{HistoryParams, Refusal};
+use crate::payload::Refusal;
+use crate::repair;
 
-type Command = (ChatCommand, Mailbox);
+/// What a topic's task is told.
+enum Command {
+    Client(ChatCommand, Mailbox),
+    /// Its log reaches to this sequence.
+    Behind(u64),
+}
+
+/// The task of a topic, as others see it.
+struct TopicHandle {
+    commands: mpsc::Sender<Command>,
+    /// See [`Chat::position`]; [`NOWHERE`] before the first join.
+    seen: Arc<AtomicU64>,
+}
+
+/// No sequence.
+const NOWHERE: u64 = u64::MAX;
 
 /// All chats with members here. Cheap to clone.
 #[derive(Clone)]
@@ -39,21 +54,23 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     nats: Nats,
     lobby: LobbyHandle,
-    topics: Mutex<HashMap<ChatId, mpsc::Sender<Command>>>,
+    topics: Mutex<HashMap<ChatId, TopicHandle>>,
     message_ids: AtomicU64,
     message_prefix: String,
 }
 
 impl Hub {
-    /// A hub without chats.
+    /// A hub without chats. Its task ends with it.
     pub fn new(nats: Nats, lobby: LobbyHandle) -> Self {
-        Hub(Arc::new(Shared {
-            nats,
+        let hub = Hub(Arc::new(Shared {
+            nats: nats.clone(),
             lobby,
             topics: Mutex::new(HashMap::new()),
             message_ids: AtomicU64::new(0),
             message_prefix: names::random_token(8),
-        }))
+        }));
+        tokio::spawn(check_ends(Arc::downgrade(&hub.0), nats));
+        hub
     }
 
     /// Tells a chat's topic; what comes back goes to `mailbox`. Waits while [`limits::TOPIC_COMMANDS_MAX`] others do.
@@ -61,19 +78,19 @@ impl Hub {
         let mut command = (command, mailbox.clone());
         loop {
             let Some(topic) = self.topic(chat, &command) else { return };
-            match topic.send(command).await {
-                Ok(()) => return,
+            match topic.send(Command::Client(command.0, command.1)).await {
+                Ok(()) | Err(mpsc::error::SendError(Command::Behind(_))) => return,
                 // The topic has just ended, for want of members most likely.
-                Err(mpsc::error::SendError(back)) => command = back,
+                Err(mpsc::error::SendError(Command::Client(back, mailbox))) => command = (back, mailbox),
             }
         }
     }
 
     /// The queue of a chat's task. A join starts one; a push to one that is not there any more has lost its channel.
-    fn topic(&self, chat: &ChatId, (command, mailbox): &Command) -> Option<mpsc::Sender<Command>> {
+    fn topic(&self, chat: &ChatId, (command, mailbox): &(ChatCommand, Mailbox)) -> Option<mpsc::Sender<Command>> {
         let mut topics = self.0.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = topics.get(chat).filter(|topic| !topic.is_closed()) {
-            return Some(topic.clone());
+        if let Some(topic) = topics.get(chat).filter(|topic| !topic.commands.is_closed()) {
+            return Some(topic.commands.clone());
         }
         match command {
             ChatCommand::Join { .. } => {}
@@ -84,7 +101,8 @@ impl Hub {
             }
         }
         let (sender, commands) = mpsc::channel(limits::TOPIC_COMMANDS_MAX);
-        topics.insert(chat.clone(), sender.clone());
+        let seen = Arc::new(AtomicU64::new(NOWHERE));
+        topics.insert(chat.clone(), TopicHandle { commands: sender.clone(), seen: seen.clone() });
         metrics::gauge!("switchboard_gateway_topics").set(topics.len() as f64);
         let topic = Topic {
             core: Chat::new(chat.clone()),
@@ -92,6 +110,7 @@ impl Hub {
             chat: chat.clone(),
             hub: self.clone(),
             subscription: None,
+            seen,
             work: FuturesUnordered::new(),
         };
         tokio::spawn(topic.run(commands));
@@ -117,6 +136,8 @@ enum Work {
     Loaded(ChannelId, Result<Loaded, Refusal>),
     Acked(ChannelId, u32, Result<(u64, bool), ()>),
     Answered(Mailbox, Event),
+    Behind(u64),
+    Repaired(u64, How, Option<Part<Fact>>),
 }
 
 struct Topic {
@@ -125,6 +146,7 @@ struct Topic {
     core: Chat<Mailbox>,
     hub: Hub,
     subscription: Option<Subscriber>,
+    seen: Arc<AtomicU64>,
     work: FuturesUnordered<BoxFuture<'static, Work>>,
 }
 
@@ -139,21 +161,27 @@ impl Topic {
                 biased;
                 Some(message) = next(&mut self.subscription) => self.stored(&message, &mut out),
                 command = commands.recv() => {
-                    let Some((command, mailbox)) = command else { return };
-                    self.command(command, mailbox, &mut out).await;
+                    match command {
+                        Some(Command::Client(command, mailbox)) => self.command(command, mailbox, &mut out).await,
+                        Some(Command::Behind(to)) => self.behind(to),
+                        None => return,
+                    }
                 }
                 Some(work) = self.work.next() => self.done(work, &mut out),
                 () = &mut linger, if was_empty => {
                     if self.end(&mut commands) {
                         // Whoever was about to send has a place in the queue still: it begins again.
-                        while let Some((command, mailbox)) = commands.recv().await {
-                            self.hub.send(&self.chat, command, &mailbox).await;
+                        while let Some(command) = commands.recv().await {
+                            if let Command::Client(command, mailbox) = command {
+                                self.hub.send(&self.chat, command, &mailbox).await;
+                            }
                         }
                         return;
                     }
                     linger.as_mut().reset(Instant::now() + limits::TOPIC_LINGER);
                 }
             }
+            self.seen.store(self.core.position().unwrap_or(NOWHERE), Ordering::Relaxed);
             for effect in out.drain(..) {
                 self.apply(effect).await;
             }
@@ -209,14 +237,20 @@ impl Topic {
 
     fn stored(&mut self, message: &async_nats::Message, out: &mut Vec<Effect<Mailbox>>) {
         let headers = message.headers.as_ref();
-        let seq = headers.and_then(|h| h.get("Nats-Sequence")).and_then(|seq| seq.as_str().parse().ok());
-        match (seq, serde_json::from_slice::<Entry<'_>>(&message.payload)) {
-            (Some(seq), Ok(entry)) => self.core.stored(seq, &entry, out),
-            (Some(_), Err(error)) => {
-                metrics::counter!("switchboard_messages_refused_total", "kind" => "log entry").increment(1);
-                tracing::warn!(%error, chat = %self.chat, "an entry of the log was not understood");
-            }
-            (None, _) => {}
+        let number = |name| headers.and_then(|h| h.get(name)).and_then(|n| n.as_str().parse().ok());
+        let Some(seq) = number("Nats-Sequence") else { return };
+        let previous = number("Nats-Last-Sequence").unwrap_or(0);
+        let entry = repair::entry(&message.payload);
+        self.core.stored(seq, previous, entry.as_ref(), out);
+    }
+
+    /// What the log has may be on its way here: only what has not come in a moment is lost.
+    fn behind(&mut self, to: u64) {
+        if self.core.position().is_some_and(|at| to > at) {
+            self.work.push(Box::pin(async move {
+                tokio::time::sleep(limits::BEHIND_GRACE).await;
+                Work::Behind(to)
+            }));
         }
     }
 
@@ -225,6 +259,8 @@ impl Topic {
             Work::Loaded(chan, loaded) => self.core.loaded(chan, loaded, out),
             Work::Acked(chan, serial, result) => self.core.acked(chan, serial, result, out),
             Work::Answered(mailbox, event) => mailbox.send(Arc::new(event)),
+            Work::Behind(to) => self.core.behind(to, out),
+            Work::Repaired(after, how, part) => self.core.repaired(after, how, part, out),
         }
     }
 
@@ -232,6 +268,15 @@ impl Topic {
         let nats = self.hub.0.nats.clone();
         match effect {
             Effect::Send(mailbox, event) => mailbox.send(event),
+            Effect::Repair { after, to } => {
+                tracing::debug!(chat = %self.chat, after, to, "entries are missing");
+                let log = self.log.clone();
+                self.work.push(Box::pin(async move {
+                    let (how, part) = repair::fetch(&nats, log, after, to).await;
+                    Work::Repaired(after, how, part)
+                }));
+            }
+            Effect::Repaired(how) => observe::gap(how),
             Effect::Lobby(mailbox, command) => self.hub.0.lobby.send(command, &mailbox).await,
             Effect::Load { chan, last_seq } => {
                 let (chat, log) = (self.chat.clone(), self.log.clone());
@@ -265,111 +310,53 @@ impl Topic {
     }
 }
 
+impl Shared {
+    /// How far each topic has seen its log.
+    fn seen(&self) -> Vec<Position> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = topics.iter().map(|(chat, topic)| (chat, topic.seen.load(Ordering::Relaxed)));
+        seen.filter(|(_, seq)| *seq != NOWHERE).map(|(chat, seq)| (LogName::Chat(chat.clone()), seq)).collect()
+    }
+
+    fn tell_behind(&self, behind: &[Position]) {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        for (LogName::Chat(chat), to) in behind {
+            if let Some(topic) = topics.get(chat) {
+                // A topic with that much to do is told the next time.
+                let _ = topic.commands.try_send(Command::Behind(*to));
+            }
+        }
+    }
+}
+
+/// Asks now and then whether the topics' logs have more than was seen: the last entry has no successor that would tell.
+async fn check_ends(hub: Weak<Shared>, nats: Nats) {
+    let (mut link, mut overflows) = (nats.link(), nats.overflows());
+    let mut wait = limits::BEHIND_INTERVAL;
+    loop {
+        let lossy = tokio::select! {
+            changed = link.changed() => changed.map(|()| true),
+            changed = overflows.changed() => changed.map(|()| true),
+            () = tokio::time::sleep(wait) => Ok(false),
+        };
+        let (Ok(lossy), Some(seen)) = (lossy, hub.upgrade().map(|hub| hub.seen())) else { return };
+        let answered = repair::behind(&nats, &seen, |behind| {
+            if let Some(hub) = hub.upgrade() {
+                hub.tell_behind(behind);
+            }
+        });
+        // Where this gateway has lost something, history may have too, and not know it yet.
+        wait = if answered.await && !lossy { limits::BEHIND_INTERVAL } else { limits::BEHIND_RETRY };
+        if lossy {
+            // An overflow goes on for a while, and says so with each message.
+            tokio::time::sleep(limits::BEHIND_GRACE).await;
+        }
+    }
+}
+
 async fn next(subscription: &mut Option<Subscriber>) -> Option<async_nats::Message> {
     match subscription {
         Some(subscription) => subscription.next().await,
         None => None,
-    }
-}
-
-fn history_read(log: LogName, params: HistoryParams) -> Read {
-    let HistoryParams { before, after, limit } = params;
-    Read { v: V1, log, fresh: true, after, before, limit, oldest_first: false }
-}
-
-/// Reads a chat's record and its log, side by side; tried again until the caller's deadline.
-async fn load(nats: &Nats, chat: ChatId, log: LogName, last_seq: Option<u64>) -> Result<Loaded, Refusal> {
-    let read = history_read(log, HistoryParams::default());
-    let (record, log) = tokio::join!(read_record(nats, chat), read_log(nats, &read));
-    let mut replay = Vec::new();
-    if let Some(last_seq) = last_seq.filter(|last_seq| *last_seq < log.said) {
-        let mut page = Read { after: Some(last_seq), oldest_first: true, ..read };
-        loop {
-            let reply = read_log(nats, &page).await;
-            let before = replay.len();
-            collect(&reply, &mut replay)?;
-            if reply.complete || replay.len() == before {
-                break;
-            }
-            page.after = replay.last().map(|(seq, _, _)| *seq);
-        }
-    }
-    Ok(Loaded { record, log, replay })
-}
-
-fn collect(reply: &ReadReply, replay: &mut Vec<(u64, Role, Box<serde_json::value::RawValue>)>) -> Result<(), Refusal> {
-    let messages: Vec<Message<'_>> = serde_json::from_str(reply.messages.get()).map_err(|error| {
-        tracing::warn!(%error, "a page of the history was not understood");
-        Reason::Unavailable
-    })?;
-    for message in messages {
-        if let Some(role) = message.from.and_then(|from| from.role) {
-            replay.push((message.seq, role, message.payload.to_owned()));
-        }
-    }
-    Ok(())
-}
-
-async fn read_record(nats: &Nats, chat: ChatId) -> Option<ChatRecord> {
-    let stream = names::bucket_stream(names::LOBBY_BUCKET);
-    let subject = LobbyKey::Chat(chat).subject();
-    loop {
-        match nats.leader_get(&stream, &subject, limits::READ_TIMEOUT).await {
-            Ok(stored) => {
-                let body = stored.and_then(|stored| stored.body)?;
-                return wire::decode("chat record", &body).ok();
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a chat's record could not be read yet");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn read_log(nats: &Nats, read: &Read) -> ReadReply {
-    loop {
-        let reply = nats.request(names::HISTORY_READ.to_owned(), wire::encode(read), limits::READ_TIMEOUT).await;
-        match reply.map(|reply| wire::decode("read reply", &reply.payload)) {
-            Ok(Ok(reply)) => return reply,
-            Ok(Err(error)) => tracing::warn!(%error, "from history"),
-            Err(error) => tracing::debug!(%error, "history did not answer"),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Stores an entry, within [`limits::LOG_ACK_TIMEOUT`]: its sequence, and whether it had been stored before.
-async fn publish(nats: &Nats, subject: String, entry: Bytes, message_id: Option<String>) -> Result<(u64, bool), ()> {
-    #[derive(Deserialize)]
-    struct Ack {
-        #[serde(default)]
-        seq: u64,
-        #[serde(default)]
-        duplicate: bool,
-        error: Option<serde_json::Value>,
-    }
-    let deadline = Instant::now() + limits::LOG_ACK_TIMEOUT;
-    loop {
-        let headers = message_id.as_deref().map(|id| header("Nats-Msg-Id", id));
-        let left = deadline.saturating_duration_since(Instant::now());
-        match nats.request_with(subject.clone(), headers, entry.clone(), left).await {
-            Ok(reply) => {
-                return match serde_json::from_slice(&reply.payload) {
-                    Ok(Ack { seq, duplicate, error: None }) => Ok((seq, duplicate)),
-                    Ok(Ack { error: Some(error), .. }) => {
-                        tracing::warn!(%error, "the room stream refused a message");
-                        Err(())
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "an acknowledgement was not understood");
-                        Err(())
-                    }
-                };
-            }
-            // Not stored: the stream has no leader just now. Tried again within the deadline.
-            Err(RequestError::NoResponders) => tokio::time::sleep(Duration::from_millis(100)).await,
-            Err(RequestError::Down | RequestError::Timeout) => return Err(()),
-        }
     }
 }

@@ -4,12 +4,24 @@ use std::sync::LazyLock;
 
 use metrics::{Counter, Gauge, counter, gauge};
 
+use crate::chat::How;
+
 /// Frames that clients sent.
 pub(crate) static FRAMES: LazyLock<Counter> = LazyLock::new(|| counter!("switchboard_gateway_frames_total"));
 /// Messages written to logs.
 pub(crate) static MESSAGES: LazyLock<Counter> = LazyLock::new(|| counter!("switchboard_gateway_messages_total"));
 /// Rows in this gateway's lobby table.
 pub(crate) static LOBBY_ROWS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchboard_gateway_lobby_rows"));
+
+/// A gap in a log has come to its end.
+pub(crate) fn gap(how: How) {
+    let how = match how {
+        How::History => "history",
+        How::Stream => "stream",
+        How::Shown => "shown",
+    };
+    counter!("switchboard_gateway_gaps_total", "how" => how).increment(1);
+}
 
 /// Says what each metric of this service means.
 pub(crate) fn describe() {
@@ -22,6 +34,7 @@ pub(crate) fn describe() {
     describe_counter!("switchboard_gateway_joins_total", "Joins that clients asked for.");
     describe_counter!("switchboard_gateway_claims_total", "Claims passed on to the matcher.");
     describe_counter!("switchboard_gateway_messages_total", "Messages written to logs.");
+    describe_counter!("switchboard_gateway_gaps_total", "Gaps in logs: repaired by history or stream, or shown.");
     describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
     describe_counter!("switchboard_gateway_closes_total", "Sockets closed by this gateway, by close code.");
     describe_counter!("switchboard_messages_refused_total", "Messages of other services not understood, by kind.");

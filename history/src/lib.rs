@@ -15,7 +15,7 @@ use async_nats::service::ServiceExt as _;
 use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
 use switchboard_contract::limits;
-use switchboard_contract::names::{HISTORY_READ, Incarnation};
+use switchboard_contract::names::{HISTORY_BEHIND, HISTORY_READ, Incarnation};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::process::CommonArgs;
 use switchboard_contract::streams::{self, Asset};
@@ -76,14 +76,13 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         .await
         .map_err(|error| anyhow::anyhow!(error))
         .context("cannot start the micro-service")?;
-    let requests = service
-        .endpoint_builder()
-        .name("read")
-        .add(HISTORY_READ)
-        .await
-        .map_err(|error| anyhow::anyhow!(error))
-        .context("cannot serve reads")?;
+    let serve = async |name: &str, subject: &str| {
+        let endpoint = service.endpoint_builder().name(name).add(subject).await;
+        endpoint.map_err(|error| anyhow::anyhow!(error)).with_context(|| format!("cannot serve {subject}"))
+    };
+    let reads = serve("read", HISTORY_READ).await?;
+    let behinds = serve("behind", HISTORY_BEHIND).await?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(%incarnation, "caught up");
-    server.serve(requests, &readiness, &stop).await
+    server.serve(reads, behinds, &readiness, &stop).await
 }

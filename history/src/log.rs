@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::{RawValue, to_raw_value};
 use switchboard_contract::limits::{HISTORY_REPLY_BYTES_MAX, LOG_MESSAGES_MAX};
 use switchboard_contract::lobby::{ChatEnd, ChatEvent};
-use switchboard_contract::log::{Entry, Message, Read, ReadReply};
+use switchboard_contract::log::{Entry, Message, Position, Read, ReadReply};
 use switchboard_contract::names::LogName;
 use switchboard_contract::wire::V1;
 
@@ -171,6 +171,15 @@ impl Logs {
             said: log.said,
             messages: raw_json(&messages),
         }
+    }
+
+    /// Which of these logs have an entry behind what was seen of them, and their last.
+    pub fn behind(&self, seen: &[Position]) -> Vec<Position> {
+        let newer = |(name, seq): &Position| {
+            let log = self.logs.get(name).filter(|log| log.last_seq > *seq)?;
+            Some((name.clone(), log.last_seq))
+        };
+        seen.iter().filter_map(newer).collect()
     }
 
     /// The name of a log, made if need be, that now has `seq` as its newest entry.

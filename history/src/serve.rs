@@ -6,15 +6,16 @@ use anyhow::Context as _;
 use async_nats::jetstream::Message;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, Request};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::limits;
-use switchboard_contract::log::{Entry, Read};
+use switchboard_contract::log::{Behind, Entry, Read, Seen};
 use switchboard_contract::names::{LogName, ROOMS_STREAM};
 use switchboard_contract::nats::{Nats, RequestError};
-use switchboard_contract::wire;
+use switchboard_contract::wire::{self, V1};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +79,8 @@ impl Server {
     /// Answers until `stop`.
     pub(crate) async fn serve(
         &mut self,
-        mut requests: Endpoint,
+        mut reads: Endpoint,
+        mut behinds: Endpoint,
         readiness: &Readiness,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -99,12 +101,15 @@ impl Server {
                 _ = sweep.tick(), if !self.waiters.is_empty() => {
                     metrics::observe_unanswered(Unanswered::Late, self.waiters.expire(Instant::now()));
                 }
-                request = requests.next() => self.asked(request.context("the endpoint ended")?).await,
+                request = reads.next() => self.asked(request.context("the endpoint ended")?).await,
+                request = behinds.next() => self.behind(request.context("the endpoint ended")?).await,
             }
         }
         readiness.set(Err("stopping"));
-        let stopped = tokio::time::timeout(limits::REQUEST_TIMEOUT, requests.stop()).await;
-        tracing::debug!(?stopped, "the endpoint is closed");
+        for endpoint in [&mut reads, &mut behinds] {
+            let stopped = tokio::time::timeout(limits::REQUEST_TIMEOUT, endpoint.stop()).await;
+            tracing::debug!(?stopped, "an endpoint is closed");
+        }
         // Answers that are on their way still leave.
         let flushed = tokio::time::timeout(limits::REQUEST_TIMEOUT, self.nats.client.flush()).await;
         tracing::debug!(?flushed, "stopped answering");
@@ -138,13 +143,7 @@ impl Server {
     async fn asked(&mut self, request: Request) {
         let read: Read = match wire::decode("history_read", &request.message.payload) {
             Ok(read) => read,
-            Err(error) => {
-                metrics::observe_unanswered(Unanswered::Malformed, 1);
-                let error = service::error::Error { status: error.to_string(), code: 400 };
-                let sent = tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Err(error))).await;
-                tracing::debug!(?sent, "refused a malformed read");
-                return;
-            }
+            Err(error) => return malformed(&request, &error).await,
         };
         let asked = Asked { read, request, deadline: Instant::now() + limits::READ_TIMEOUT };
         if !asked.read.fresh {
@@ -189,12 +188,34 @@ impl Server {
         if !self.nats.is_up() {
             return metrics::observe_unanswered(Unanswered::Late, 1);
         }
-        let reply = wire::encode(&self.logs.read(&asked.read));
-        match tokio::time::timeout(limits::REQUEST_TIMEOUT, asked.request.respond(Ok(reply))).await {
-            Ok(Ok(())) => metrics::observe_read(),
-            Ok(Err(_)) | Err(_) => metrics::observe_unanswered(Unanswered::Late, 1),
+        respond(&asked.request, wire::encode(&self.logs.read(&asked.read))).await;
+    }
+
+    /// Answers from what has been applied: who asks does so again and again.
+    async fn behind(&mut self, request: Request) {
+        let seen: Seen = match wire::decode("history_behind", &request.message.payload) {
+            Ok(seen) => seen,
+            Err(error) => return malformed(&request, &error).await,
+        };
+        if self.nats.is_up() {
+            let logs = self.logs.behind(seen.logs.get(..limits::BEHIND_LOGS_MAX).unwrap_or(&seen.logs));
+            respond(&request, wire::encode(&Behind { v: V1, logs })).await;
         }
     }
+}
+
+async fn respond(request: &Request, reply: Bytes) {
+    match tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Ok(reply))).await {
+        Ok(Ok(())) => metrics::observe_read(),
+        Ok(Err(_)) | Err(_) => metrics::observe_unanswered(Unanswered::Late, 1),
+    }
+}
+
+async fn malformed(request: &Request, error: &wire::DecodeError) {
+    metrics::observe_unanswered(Unanswered::Malformed, 1);
+    let error = service::error::Error { status: error.to_string(), code: 400 };
+    let sent = tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Err(error))).await;
+    tracing::debug!(?sent, "refused a malformed request");
 }
 
 /// Applies one entry of the stream; `None` if it is not understood.

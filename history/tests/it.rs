@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use switchboard_contract::admin;
 use switchboard_contract::limits::READ_TIMEOUT;
 use switchboard_contract::lobby::{ChatEnd, ChatEvent, Role};
-use switchboard_contract::log::{Entry, Message, Read, ReadReply, Sender};
-use switchboard_contract::names::{ChatId, HISTORY_READ, LOG_SUBJECTS, LogName, ROOMS_STREAM, UserId};
+use switchboard_contract::log::{Behind, Entry, Message, Read, ReadReply, Seen, Sender};
+use switchboard_contract::names::{ChatId, HISTORY_BEHIND, HISTORY_READ, LOG_SUBJECTS, LogName, ROOMS_STREAM, UserId};
 use switchboard_contract::testing::{NatsServer, eventually};
 use switchboard_contract::wire::{self, V1};
 use switchboard_history::{Args, run};
@@ -179,6 +179,26 @@ async fn another_stream_under_the_same_name_is_followed_from_its_start() {
         read(&client, &fresh(&log)).await.is_some_and(|reply| seqs(&reply) == [said])
     })
     .await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn it_says_which_logs_have_more_than_was_seen() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = Service::start(&server).await;
+    let client = server.client().await;
+    let context = jetstream::new(client.clone());
+    let (behind, at_its_end, unknown) = (chat("a.b"), chat("c"), chat("d"));
+    let first = publish(&context, &behind, "student:send", "1").await;
+    let last = publish(&context, &behind, ChatEvent::Terminated.as_str(), "").await;
+    let seen = publish(&context, &at_its_end, "student:send", "1").await;
+    assert!(read(&client, &fresh(&at_its_end)).await.is_some(), "all is applied");
+    let logs = vec![(behind.clone(), first), (at_its_end, seen), (unknown, 0), (behind.clone(), 0)];
+    let reply = client.request(HISTORY_BEHIND, wire::encode(&Seen { v: V1, logs })).await.expect("an answer");
+    let reply: Behind = wire::decode("behind", &reply.payload).expect("an answer");
+    assert_eq!(reply.logs, [(behind.clone(), last), (behind, last)]);
+    let refused = client.request(HISTORY_BEHIND, "{}".into()).await.expect("an answer");
+    assert!(refused.headers.is_some_and(|headers| headers.get("Nats-Service-Error-Code").is_some()));
     service.stop().await;
 }
 

@@ -125,6 +125,19 @@ impl System {
         serde_json::from_str(&body).expect("JSON")
     }
 
+    /// `kill -9` for history.
+    pub(crate) fn kill_history(&mut self) {
+        let history = self.children.first_mut().expect("it is the first that was started");
+        history.kill().and_then(|()| history.wait()).expect("it is killed");
+    }
+
+    /// The metrics of a gateway.
+    pub(crate) async fn gateway_metrics(&self, gateway: usize) -> String {
+        let others = self.admin.len() - self.gateways.len();
+        let address = format!("127.0.0.1:{}", self.admin[others + gateway]).parse().expect("an address");
+        admin::ask(address, "/metrics", SOON).await.expect("an answer").1
+    }
+
     /// Waits until the lobby's bucket holds nothing but the epoch.
     pub(crate) async fn nothing_is_left(&self) {
         let context = async_nats::jetstream::new(self.nats.client().await);

@@ -1,22 +1,26 @@
 //! A chat's topic as tables: what comes in, and what its members get.
 
+use switchboard_contract::lobby::ChatRecord;
+use switchboard_contract::log::ReadReply;
+
 use super::*;
 
-const TEACHER: u64 = 1;
-const STUDENT: u64 = 2;
+pub(super) const TEACHER: u64 = 1;
+pub(super) const STUDENT: u64 = 2;
 
-struct Topic {
-    chat: Chat<&'static str>,
-    out: Vec<Effect<&'static str>>,
+pub(super) struct Topic {
+    pub(super) chat: Chat<&'static str>,
+    pub(super) out: Vec<Effect<&'static str>>,
+    previous: u64,
 }
 
 impl Topic {
-    fn new() -> Self {
-        Topic { chat: Chat::new(ChatId::new("c").expect("an id")), out: Vec::new() }
+    pub(super) fn new() -> Self {
+        Topic { chat: Chat::new(ChatId::new("c").expect("an id")), out: Vec::new(), previous: 0 }
     }
 
     /// Both sides have joined, and nothing was said.
-    fn joined() -> Self {
+    pub(super) fn joined() -> Self {
         let mut topic = Topic::new();
         topic.join("teacher", TEACHER, Role::Teacher, 7, None);
         topic.join("student", STUDENT, Role::Student, 5, None);
@@ -26,15 +30,15 @@ impl Topic {
         topic
     }
 
-    fn join(&mut self, name: &'static str, chan: u64, role: Role, user: u64, last_seq: Option<u64>) {
+    pub(super) fn join(&mut self, name: &'static str, chan: u64, role: Role, user: u64, last_seq: Option<u64>) {
         self.chat.join(name, chan, 1, role, UserId::from(user), last_seq, &mut self.out);
     }
 
-    fn loaded(&mut self, chan: u64, log: ReadReply) {
+    pub(super) fn loaded(&mut self, chan: u64, log: ReadReply) {
         self.loaded_with(chan, Some(record(ChatStatus::Active)), log, Vec::new());
     }
 
-    fn loaded_with(
+    pub(super) fn loaded_with(
         &mut self,
         chan: u64,
         record: Option<ChatRecord>,
@@ -44,12 +48,18 @@ impl Topic {
         self.chat.loaded(chan, Ok(Loaded { record, log, replay }), &mut self.out);
     }
 
-    fn push(&mut self, chan: u64, serial: u32, push: ChatPush) {
+    pub(super) fn push(&mut self, chan: u64, serial: u32, push: ChatPush) {
         let stamp = || Stamp { at: "now".into(), id: "id".into() };
         self.chat.push(chan, serial, push, stamp, &mut self.out);
     }
 
-    fn stored(&mut self, seq: u64, event: &str, from: Option<Role>) {
+    /// The next entry of the log, nothing being lost before it.
+    pub(super) fn stored(&mut self, seq: u64, event: &str, from: Option<Role>) {
+        let previous = std::mem::replace(&mut self.previous, seq);
+        self.stored_behind(seq, previous, event, from);
+    }
+
+    pub(super) fn stored_behind(&mut self, seq: u64, previous: u64, event: &str, from: Option<Role>) {
         let payload = RawValue::from_string(format!("{{\"message\":{seq}}}")).expect("JSON");
         let entry = Entry {
             v: V1,
@@ -60,11 +70,11 @@ impl Topic {
             id: "id".into(),
             at: "now".into(),
         };
-        self.chat.stored(seq, &entry, &mut self.out);
+        self.chat.stored(seq, previous, Some(&entry), &mut self.out);
     }
 
     /// What members got since the last call, and what else is to be done.
-    fn shown(&mut self) -> Vec<String> {
+    pub(super) fn shown(&mut self) -> Vec<String> {
         let show = |effect| match effect {
             Effect::Send(to, event) => match &*event {
                 Event::Done { serial, outcome: Outcome::Ok(response), .. } => format!("{to}: {serial} ok {response}"),
@@ -80,6 +90,8 @@ impl Topic {
                 format!("publish {} {message_id:?}", String::from_utf8_lossy(&entry))
             }
             Effect::History { to, params, .. } => format!("history for {to} {params:?}"),
+            Effect::Repair { after, to } => format!("repair {after} {to}"),
+            Effect::Repaired(how) => format!("repaired {how:?}"),
             Effect::Lobby(_, LobbyCommand::Set { chan, at, .. }) => format!("row {chan} {at:?}"),
             Effect::Lobby(_, command) => format!("{command:?}"),
         };
@@ -102,7 +114,7 @@ fn record(status: ChatStatus) -> ChatRecord {
     }
 }
 
-fn log(last_seq: u64) -> ReadReply {
+pub(super) fn log(last_seq: u64) -> ReadReply {
     ReadReply {
         v: V1,
         last_seq,
