@@ -43,7 +43,7 @@ impl Held {
 #[derive(Debug)]
 pub enum Attempt {
     /// It is ours.
-    Held(Lease),
+    Held(Box<Lease>),
     /// It is somebody else's.
     Taken(Incarnation),
     /// Somebody else was first, or nobody knows: look again.
@@ -76,7 +76,7 @@ impl Lease {
         };
         let sent = Instant::now();
         match write(nats, expected, Some(me)).await {
-            Outcome::Committed { seq } => Attempt::Held(Lease::keep(nats, me, Held { revision: seq, sent })),
+            Outcome::Committed { seq } => Attempt::Held(Box::new(Lease::keep(nats, me, Held { revision: seq, sent }))),
             Outcome::Fenced | Outcome::Unknown => Attempt::Lost,
         }
     }

@@ -62,7 +62,7 @@ impl Standby {
                             while let Some(Some(message)) = statuses.next().now_or_never() {
                                 self.take(&message);
                             }
-                            return Ok(lease);
+                            return Ok(*lease);
                         }
                         Attempt::Taken(holder) => {
                             if leader.as_ref() != Some(&holder) {
