@@ -278,3 +278,26 @@ fn note(up: &watch::Sender<u64>, overflowed: &watch::Sender<u64>, event: &Event)
         was != connected
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_and_returns_and_overflows_are_counted() {
+        let (up, link) = watch::channel(0);
+        let (overflowed, overflows) = watch::channel(0);
+        for (event, seen) in [
+            (Event::Connected, (1, 0)),
+            (Event::Connected, (1, 0)),
+            (Event::SlowConsumer(7), (1, 1)),
+            (Event::SlowConsumer(7), (1, 2)),
+            (Event::LameDuckMode, (1, 2)),
+            (Event::Disconnected, (2, 2)),
+            (Event::Connected, (3, 2)),
+        ] {
+            note(&up, &overflowed, &event);
+            assert_eq!((*link.borrow(), *overflows.borrow()), seen, "{event}");
+        }
+    }
+}

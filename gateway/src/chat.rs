@@ -231,8 +231,12 @@ impl<M: Clone> Chat<M> {
     /// A member's message is stored under a sequence, as a `duplicate` of an earlier one or not; or nobody knows.
     pub fn acked(&mut self, chan: ChannelId, serial: u32, result: Result<(u64, bool), ()>, out: &mut Vec<Effect<M>>) {
         match result {
-            Ok((seq, duplicate)) if self.order.position().is_none_or(|at| seq > at) && !duplicate => {
-                self.awaited.push(Awaited { chan, serial, seq })
+            Ok((seq, duplicate)) if self.order.position().is_none_or(|at| seq > at) => {
+                self.awaited.push(Awaited { chan, serial, seq });
+                // The log does not bring it a second time, and the first time was perhaps lost.
+                if duplicate {
+                    self.behind(seq, out);
+                }
             }
             Ok((seq, _)) => self.answer(&Awaited { chan, serial, seq }, out),
             Err(()) => {

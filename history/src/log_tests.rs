@@ -44,6 +44,19 @@ fn seqs(reply: &ReadReply) -> Vec<u64> {
 }
 
 #[test]
+fn whoever_has_seen_less_than_the_last_entry_is_behind() {
+    let mut logs = Logs::new(usize::MAX);
+    say(&mut logs, 1, 7);
+    say(&mut logs, 2, 8);
+    note(&mut logs, 2, 9, ChatEvent::Terminated);
+    note(&mut logs, 3, 10, ChatEvent::Tombstone);
+    for (id, seen, last) in [(1, 6, Some(7)), (1, 7, None), (1, 9, None), (2, 8, Some(9)), (3, 0, None), (4, 0, None)] {
+        let behind: Vec<Position> = last.map(|last| (chat(id), last)).into_iter().collect();
+        assert_eq!(logs.behind(&[(chat(id), seen)]), behind, "{id} at {seen}");
+    }
+}
+
+#[test]
 fn a_message_is_read_as_it_was_written() {
     let mut logs = Logs::new(usize::MAX);
     let said = RawValue::from_string(r#"{"message": "hi",  "n":[1 ]}"#.to_owned()).expect("JSON");

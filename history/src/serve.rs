@@ -188,7 +188,9 @@ impl Server {
         if !self.nats.is_up() {
             return metrics::observe_unanswered(Unanswered::Late, 1);
         }
-        respond(&asked.request, wire::encode(&self.logs.read(&asked.read))).await;
+        if respond(&asked.request, wire::encode(&self.logs.read(&asked.read))).await {
+            metrics::observe_read();
+        }
     }
 
     /// Answers from what has been applied: who asks does so again and again.
@@ -204,11 +206,14 @@ impl Server {
     }
 }
 
-async fn respond(request: &Request, reply: Bytes) {
-    match tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Ok(reply))).await {
-        Ok(Ok(())) => metrics::observe_read(),
-        Ok(Err(_)) | Err(_) => metrics::observe_unanswered(Unanswered::Late, 1),
+/// Whether it could be sent.
+async fn respond(request: &Request, reply: Bytes) -> bool {
+    let sent = tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Ok(reply))).await;
+    let sent = matches!(sent, Ok(Ok(())));
+    if !sent {
+        metrics::observe_unanswered(Unanswered::Late, 1);
     }
+    sent
 }
 
 async fn malformed(request: &Request, error: &wire::DecodeError) {

@@ -71,6 +71,23 @@ fn a_loss_at_the_end_is_repaired_and_answers_whoever_waits() {
 }
 
 #[test]
+fn a_repeated_id_is_answered_once_what_stands_before_it_was_shown() {
+    let mut topic = Topic::joined();
+    topic.chat.acked(TEACHER, 2, Ok((5, true)), &mut topic.out);
+    assert_eq!(topic.shown(), ["repair 0 5"], "it was stored before, and has not come by");
+    let missing = vec![said(4, Role::Student), said(5, Role::Teacher)];
+    assert_eq!(
+        topic.repaired(0, missing, 5),
+        [
+            received("teacher", 4),
+            received("student", 5),
+            "teacher: 2 ok {\"seq\":5}".to_owned(),
+            "repaired History".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_be_had_is_shown_as_a_gap_and_life_goes_on() {
     let mut topic = Topic::joined();
     topic.join("late", 3, Role::Student, 5, None);

@@ -203,6 +203,8 @@ fn a_repeated_id_is_answered_with_the_first_sequence() {
         ChatPush::Send(Message { payload: r#"{"message":1,"id":"a b"}"#.into(), id: Some("a b".into()) }),
     );
     assert!(topic.shown()[0].ends_with(r#"Some("chat.c.teacher.7.a=20b")"#));
+    topic.stored(4, "teacher:send", Some(Role::Teacher));
+    topic.shown();
     topic.chat.acked(TEACHER, 2, Ok((4, true)), &mut topic.out);
     assert_eq!(topic.shown(), [r#"teacher: 2 ok {"seq":4}"#]);
     topic.chat.acked(TEACHER, 3, Err(()), &mut topic.out);
