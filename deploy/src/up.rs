@@ -53,6 +53,11 @@ pub struct Args {
     /// The folder of everything that this tool keeps: tools, data, run.json.
     #[arg(long, env = "SWITCHBOARD_FOLDER", default_value = FOLDER)]
     folder: PathBuf,
+    /// So many deaths of processes within a minute end the run. To be raised where they are killed on purpose
+    /// (`switchboard load lobby --kill`).
+    #[arg(long, env = "DEATHS", default_value_t = child::DEATHS_MAX,
+          value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    deaths: u16,
     /// How the services write their logs.
     #[arg(long, env = "SWITCHBOARD_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -131,7 +136,7 @@ async fn up(args: &Args, signals: &Signals, output: &Output) -> anyhow::Result<E
         signals: signals.clone(),
         stages: Vec::new(),
     };
-    let outcome = system.run(&plan, &nats_server).await;
+    let outcome = system.run(&plan, &nats_server, args.deaths).await;
     RunFile::remove(&folder)?;
     outcome
 }
@@ -163,13 +168,13 @@ struct System {
 
 impl System {
     /// Starts everything, keeps it running until a signal or too many deaths, and stops it.
-    async fn run(mut self, plan: &Plan, nats_server: &Path) -> anyhow::Result<ExitCode> {
+    async fn run(mut self, plan: &Plan, nats_server: &Path, deaths_max: u16) -> anyhow::Result<ExitCode> {
         let (deaths, mut died) = mpsc::channel(16);
         let stop = self.signals.stop.clone();
         let outcome = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
-            error = too_many(&mut died) => Err(error),
+            error = too_many(&mut died, deaths_max) => Err(error),
             outcome = async {
                 self.start(plan, nats_server, deaths).await?;
                 let addresses: Vec<String> = plan.gateways().map(|addr| format!("http://{addr}")).collect();
@@ -212,11 +217,11 @@ impl System {
     }
 }
 
-async fn too_many(died: &mut mpsc::Receiver<Instant>) -> anyhow::Error {
-    let mut deaths = Deaths::default();
+async fn too_many(died: &mut mpsc::Receiver<Instant>, max: u16) -> anyhow::Error {
+    let mut deaths = Deaths::new(max);
     while let Some(at) = died.recv().await {
         if deaths.too_many(at) {
-            return anyhow::anyhow!("{} deaths within a minute", child::DEATHS_MAX);
+            return anyhow::anyhow!("{max} deaths within a minute");
         }
     }
     // Nobody is left who could die.

@@ -13,10 +13,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::checker::Violation;
+use super::checker::{Violation, Who};
 use super::measure::{Costs, Meter};
 use super::progress::{Bar, Progress};
 use super::report::LobbyReport;
+use super::siege::{self, Siege};
 use super::target::Target;
 use super::world::{Halt, Ids, World};
 use super::{EXIT_VIOLATION, LobbyArgs, student, teacher};
@@ -28,6 +29,8 @@ pub(super) const ARRIVALS: usize = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After the last student has gone, teachers are told within this time.
 const LAST_STATUS_WITHIN: Duration = Duration::from_secs(5);
+/// The same where the last victim may have to come up again, and its clients with it.
+const LAST_STATUS_WITHIN_SIEGE: Duration = Duration::from_secs(30);
 
 /// What the run is waiting for.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +60,8 @@ struct Run<'a> {
     args: &'a LobbyArgs,
     target: Target,
     world: Rc<World>,
+    /// With --kill.
+    siege: Option<Rc<Siege>>,
     users: JoinSet<Result<(), Halt>>,
     phase: Phase,
     began: Instant,
@@ -76,11 +81,14 @@ pub(super) async fn run(args: &LobbyArgs) -> anyhow::Result<ExitCode> {
     target.wait_until_empty().await?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let world = World::new(Ids::new(args.target.vsn, now), args.capacity, args.messages, args.claim_every)?;
+    let world = Rc::new(world);
+    let siege = Siege::new(args, &world)?;
     let began = Instant::now();
     let mut run = Run {
         args,
         target,
-        world: Rc::new(world),
+        world,
+        siege,
         users: JoinSet::new(),
         phase: Phase::Teachers,
         began,
@@ -130,10 +138,10 @@ impl Run<'_> {
 
     /// Moves on to the next phase where the present one is over.
     fn look(&mut self) -> anyhow::Result<Option<End>> {
-        self.world.overdue()?;
+        self.overdue()?;
         let (now, tally) = (Instant::now(), self.world.tally());
         if now > self.deadline {
-            self.world.finish(self.args.students, 0)?;
+            self.finish(0)?;
             bail!("not over within {} s, while waiting for: {:?}", self.args.timeout, self.phase);
         }
         match self.phase {
@@ -152,6 +160,9 @@ impl Run<'_> {
             Phase::Students if tally.ready == self.args.students => {
                 self.connected = Some(now);
                 self.world.claims_open.set(true);
+                if let Some(siege) = &self.siege {
+                    siege.begin();
+                }
                 self.phase = Phase::Serving;
             }
             Phase::Claims { until } if now >= until => {
@@ -160,14 +171,16 @@ impl Run<'_> {
                 self.leave();
             }
             Phase::Serving if tally.served == self.args.students => {
-                self.phase = Phase::LastStatus { until: now + LAST_STATUS_WITHIN };
+                // All is served by whatever is up: what was killed last comes up while the status is waited for.
+                let within = if self.siege.is_some() { LAST_STATUS_WITHIN_SIEGE } else { LAST_STATUS_WITHIN };
+                self.phase = Phase::LastStatus { until: now + within };
             }
-            Phase::LastStatus { until } if now >= until || self.world.all_know_the_end(self.args.teachers) => {
+            Phase::LastStatus { until } if now >= until || self.is_known() => {
                 self.finished = Some(now);
                 self.leave();
             }
             Phase::Leaving if self.users.is_empty() => {
-                self.world.finish(self.args.students, self.args.teachers)?;
+                self.finish(self.args.teachers)?;
                 return Ok(Some(End::Done));
             }
             Phase::Teachers
@@ -180,6 +193,33 @@ impl Run<'_> {
         Ok(None)
     }
 
+    fn overdue(&self) -> anyhow::Result<()> {
+        match &self.siege {
+            Some(siege) => {
+                siege.failure()?;
+                siege.overdue()?;
+            }
+            None => self.world.overdue()?,
+        }
+        Ok(())
+    }
+
+    fn finish(&self, teachers: u32) -> anyhow::Result<()> {
+        match &self.siege {
+            Some(siege) => siege.finish(self.args.students, teachers)?,
+            None => self.world.finish(self.args.students, teachers)?,
+        }
+        Ok(())
+    }
+
+    /// Whether all teachers know that no student is left; with --kill, also that all is up again.
+    fn is_known(&self) -> bool {
+        match &self.siege {
+            Some(siege) => siege.end() && siege.all_know_the_end(self.args.teachers),
+            None => self.world.all_know_the_end(self.args.teachers),
+        }
+    }
+
     fn leave(&mut self) {
         self.world.over.cancel();
         self.phase = Phase::Leaving;
@@ -187,6 +227,11 @@ impl Run<'_> {
 
     fn teachers_arrive(&mut self) {
         let (_, gateways) = self.target.halves();
+        if let Some(siege) = &self.siege {
+            let user = siege::users(siege, gateways);
+            (0..self.args.teachers).map(Who::teacher).for_each(|who| drop(self.users.spawn_local(user(who))));
+            return;
+        }
         for (n, url) in (0..self.args.teachers).zip(gateways.iter().cycle()) {
             self.users.spawn_local(teacher::play(Rc::clone(&self.world), n, Rc::clone(url)));
         }
@@ -194,6 +239,11 @@ impl Run<'_> {
 
     fn students_arrive(&mut self) {
         let (gateways, _) = self.target.halves();
+        if let Some(siege) = &self.siege {
+            let user = siege::users(siege, gateways);
+            (0..self.args.students).map(Who::student).for_each(|who| drop(self.users.spawn_local(user(who))));
+            return;
+        }
         let arrivals = Rc::new(Semaphore::new(ARRIVALS));
         for (n, url) in (0..self.args.students).zip(gateways.iter().cycle()) {
             let student = student::play(Rc::clone(&self.world), n, Rc::clone(url), Rc::clone(&arrivals));
@@ -249,6 +299,7 @@ impl Run<'_> {
             serve_seconds: (self.finished.unwrap_or(now) - connected).as_secs_f64(),
             message_ms,
             ack_ms,
+            siege: self.siege.as_ref().map(|siege| siege.report()),
             costs,
             violation,
             interrupted,

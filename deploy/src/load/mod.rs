@@ -2,6 +2,7 @@
 //!
 //! Who is who: `lobby` and `idle` are the two runs; `student` and `teacher` play one user each on a `link`, both
 //! through their side of a `chat`; what they send and see goes through the `world` to the `checker`, which judges it;
+//! `siege` is the lobby's run while processes are killed, with users that come back and a judge of their own.
 //! `measure` reads the cost of the system's processes, `report` says it. Everything runs on one thread: that is the
 //! cheapest way to play a thousand users beside the system they load, and it puts all events in one order.
 #![allow(clippy::print_stdout, reason = "a tool whose output is for people and pipes")]
@@ -14,6 +15,7 @@ mod lobby;
 mod measure;
 mod progress;
 mod report;
+mod siege;
 mod student;
 mod target;
 mod teacher;
@@ -92,6 +94,19 @@ struct LobbyArgs {
     /// Everybody must be served within this many seconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
+    /// Kill processes of run.json while the run goes on; clients reconnect and resume. The runner must bear it:
+    /// `switchboard up --deaths 1000`.
+    #[arg(long, value_name = "WHAT")]
+    kill: Option<siege::Kill>,
+    /// From one kill to the next, which also waits until the victim is up again.
+    #[arg(long, default_value = "5s", value_parser = duration, requires = "kill")]
+    every: Duration,
+    /// So many kills; without it, kills go on until everybody is served.
+    #[arg(long, requires = "kill", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    kills: Option<u32>,
+    /// Each side of a chat waits so many milliseconds before it answers.
+    #[arg(long, default_value_t = 0, value_name = "MS", requires = "kill")]
+    pace: u64,
 }
 
 /// Arguments of `switchboard load idle`.

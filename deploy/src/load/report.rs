@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::measure::Costs;
+use super::siege::SiegeReport;
 use super::world::Times;
 
 /// What a run of the lobby found.
@@ -27,6 +28,9 @@ pub(super) struct LobbyReport {
     pub(super) message_ms: Times,
     /// From saying a message to its `ok`.
     pub(super) ack_ms: Times,
+    /// Of a run with kills.
+    #[serde(flatten)]
+    pub(super) siege: Option<SiegeReport>,
     #[serde(flatten)]
     pub(super) costs: Costs,
     /// The first broken rule.
@@ -66,6 +70,9 @@ impl LobbyReport {
             line("ack ms", times(self.ack_ms));
         }
         line("claims", format_args!("{} of {} teachers", self.claims, self.teachers));
+        if let Some(siege) = &self.siege {
+            print_siege(siege);
+        }
         print_costs(&self.costs);
         if self.interrupted {
             println!("interrupted: the figures are of a part of the run");
@@ -107,6 +114,19 @@ fn line(what: &str, value: impl std::fmt::Display) {
 
 fn times(times: Times) -> String {
     format!("p50 {:.2}  p99 {:.2}  max {:.2}", times.p50, times.p99, times.max)
+}
+
+fn print_siege(siege: &SiegeReport) {
+    let SiegeReport { kills, reconnects, pushes_repeated, gaps, takeovers, .. } = siege;
+    line(
+        "kills",
+        format_args!("{kills}; {reconnects} reconnects, {pushes_repeated} pushes repeated, {gaps} gaps shown"),
+    );
+    let (median, worst) = (siege.takeover_median_seconds, siege.takeover_worst_seconds);
+    line(
+        "take-over s",
+        format_args!("median {median:.2}  worst {worst:.2}  (seen after {takeovers} of {kills} kills)"),
+    );
 }
 
 fn print_costs(costs: &Costs) {

@@ -113,6 +113,19 @@ struct State {
     acks: Histogram<u64>,
 }
 
+impl State {
+    fn took(&mut self, took: Took) {
+        let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        match took {
+            Took::Message(took) => {
+                self.tally.messages += 1;
+                self.messages.saturating_record(us(took));
+            }
+            Took::Ack(took) => self.acks.saturating_record(us(took)),
+        }
+    }
+}
+
 /// A distribution of times.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Times {
@@ -154,16 +167,20 @@ impl World {
     pub(super) fn observe(&self, who: Who, event: Event<'_>) -> Result<(), Violation> {
         let at = self.started.elapsed();
         let state = &mut *self.state.borrow_mut();
-        let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        match state.checker.observe(who, at, event)? {
-            Some(Took::Message(took)) => {
-                state.tally.messages += 1;
-                state.messages.saturating_record(us(took));
-            }
-            Some(Took::Ack(took)) => state.acks.saturating_record(us(took)),
-            None => {}
+        if let Some(took) = state.checker.observe(who, at, event)? {
+            state.took(took);
         }
         Ok(())
+    }
+
+    /// Counts what another judge than the checker has found to be so.
+    pub(super) fn took(&self, took: Took) {
+        self.state.borrow_mut().took(took);
+    }
+
+    /// The time since the run began.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Tally)) {

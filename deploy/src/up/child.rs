@@ -18,8 +18,8 @@ use super::Shared;
 use super::plan::Spec;
 use crate::runfile::{Process, ProcessId};
 
-/// As many deaths of all processes within [`DEATHS_WINDOW`] end the run.
-pub(super) const DEATHS_MAX: usize = 5;
+/// As many deaths of all processes within [`DEATHS_WINDOW`] end the run, unless it is told otherwise.
+pub(super) const DEATHS_MAX: u16 = 5;
 const DEATHS_WINDOW: Duration = Duration::from_secs(60);
 /// From a death to the next start.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -29,18 +29,25 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const HEALTH_POLL: Duration = Duration::from_millis(50);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The recent deaths.
-#[derive(Debug, Default)]
-pub(super) struct Deaths(VecDeque<Instant>);
+/// The recent deaths, and how many are too many.
+#[derive(Debug)]
+pub(super) struct Deaths {
+    recent: VecDeque<Instant>,
+    max: usize,
+}
 
 impl Deaths {
+    pub(super) fn new(max: u16) -> Deaths {
+        Deaths { recent: VecDeque::new(), max: usize::from(max) }
+    }
+
     /// Counts one; `true` if these are too many.
     pub(super) fn too_many(&mut self, at: Instant) -> bool {
-        self.0.push_back(at);
-        while self.0.front().is_some_and(|first| at.duration_since(*first) > DEATHS_WINDOW) {
-            self.0.pop_front();
+        self.recent.push_back(at);
+        while self.recent.front().is_some_and(|first| at.duration_since(*first) > DEATHS_WINDOW) {
+            self.recent.pop_front();
         }
-        self.0.len() >= DEATHS_MAX
+        self.recent.len() >= self.max
     }
 }
 
@@ -216,7 +223,7 @@ mod tests {
     fn five_deaths_within_a_minute_are_too_many() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deaths = Deaths::default();
+        let mut deaths = Deaths::new(DEATHS_MAX);
         let outcomes: Vec<bool> = [0, 10, 20, 30, 61, 62, 100].map(|s| deaths.too_many(at(s))).into();
         assert_eq!(outcomes, [false, false, false, false, false, true, false]);
     }

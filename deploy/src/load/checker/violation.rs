@@ -197,6 +197,34 @@ pub enum Violation {
         /// What came.
         n: u32,
     },
+    /// An acknowledged message that the other side did not get before the chat's end, or at all.
+    #[error("{who}: message {n} in chat {chat} was acknowledged to its speaker and never came")]
+    Missed {
+        /// Who should have got it.
+        who: Who,
+        /// Where.
+        chat: String,
+        /// Which.
+        n: u32,
+    },
+    /// A chat was over though nobody ended it, and nobody was away for the grace time.
+    #[error("{who}: chat {chat} was over ({how}), but nobody ended it or was away for so long")]
+    EndedWithoutCause {
+        /// Who was told.
+        who: Who,
+        /// Which.
+        chat: String,
+        /// How it was told.
+        how: &'static str,
+    },
+    /// A student whose two chats took messages at the same time.
+    #[error("student {student} was in {chats} active chats at once")]
+    TwoChats {
+        /// Who.
+        student: u32,
+        /// How many.
+        chats: u32,
+    },
     /// Counts that do not add up, or count more than there can be.
     #[error("{who}: user:status {counts:?} cannot be: {why}")]
     Counts {

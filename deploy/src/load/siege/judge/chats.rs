@@ -1,0 +1,346 @@
+//! Chats over all joins of their two: everything once, in order, to the right side, while they are active.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use switchboard_contract::lobby::Role;
+
+use super::{End, Violation, Who};
+
+/// A chat by number, so that an open push need not carry its id.
+pub(super) type ChatIndex = usize;
+
+/// A message of one side.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    /// When it was said first.
+    at: Duration,
+    order: u64,
+    /// Its place, once it was acknowledged.
+    seq: Option<u64>,
+}
+
+/// What one side of a chat did and saw.
+#[derive(Debug, Default)]
+struct Side {
+    /// Shown on the present channel of the lobby.
+    shown: bool,
+    enters: bool,
+    /// Told ready on the present channel.
+    ready: bool,
+    was_ready: bool,
+    /// It was told the end.
+    over: bool,
+    gap: bool,
+    said: Vec<Said>,
+    /// The last message that it heard, and its place.
+    heard: (u32, u64),
+    /// The largest place of its own messages that it was told.
+    acked: u64,
+}
+
+#[derive(Debug)]
+struct Chat {
+    id: Box<str>,
+    /// Teacher and student.
+    pair: (u32, u32),
+    sides: [Side; 2],
+    /// When a client was first shown it.
+    seen: (Duration, u64),
+    /// It was active at least until then: a message that was sent first at this point was stored.
+    proven: u64,
+    asked_to_end: bool,
+    ended: bool,
+}
+
+impl Chat {
+    fn side(&mut self, role: Role) -> &mut Side {
+        match role {
+            Role::Teacher => &mut self.sides[0],
+            Role::Student => &mut self.sides[1],
+        }
+    }
+
+    fn has(&self, who: Who) -> bool {
+        match who.role {
+            Role::Teacher => self.pair.0 == who.n,
+            Role::Student => self.pair.1 == who.n,
+        }
+    }
+
+    fn spans(&self, order: u64) -> bool {
+        self.seen.1 <= order && order <= self.proven
+    }
+
+    /// The first message of the other side that was acknowledged and did not come, if no gap excuses it.
+    fn missed(&self, by: usize) -> Option<u32> {
+        let (listener, speaker) = (&self.sides[by], &self.sides[1 - by]);
+        let mut later = (1..).zip(&speaker.said).skip_while(|(n, _)| *n <= listener.heard.0);
+        let missed = later.find(|(_, said)| said.seq.is_some()).map(|(n, _)| n);
+        missed.filter(|_| !listener.gap)
+    }
+}
+
+/// What is known of a chat whose end is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) pair: (u32, u32),
+    pub(super) seen_at: Duration,
+    /// Both had been told that it is ready.
+    pub(super) ready: bool,
+    /// Somebody asked for its end.
+    pub(super) asked: bool,
+    /// Its end was known before.
+    pub(super) known: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Chats {
+    index: HashMap<Box<str>, ChatIndex>,
+    all: Vec<Chat>,
+    of: HashMap<Who, Vec<ChatIndex>>,
+}
+
+impl Chats {
+    /// Its number; that of no chat, if it is none.
+    pub(super) fn at(&self, chat: &str) -> ChatIndex {
+        self.index.get(chat).copied().unwrap_or(ChatIndex::MAX)
+    }
+
+    pub(super) fn id(&self, chat: ChatIndex) -> String {
+        self.all.get(chat).map_or_else(String::new, |chat| chat.id.to_string())
+    }
+
+    fn get(&mut self, chat: &str) -> Option<&mut Chat> {
+        let at = self.at(chat);
+        self.all.get_mut(at)
+    }
+
+    fn own(&mut self, who: Who, chat: &str, what: &'static str) -> Result<&mut Chat, Violation> {
+        let not_member = || Violation::NotMember { who, what, chat: chat.to_owned() };
+        self.get(chat).filter(|found| found.has(who)).ok_or_else(not_member)
+    }
+
+    /// A new channel of the lobby may be shown every chat again.
+    pub(super) fn lobby_joined(&mut self, who: Who) {
+        for at in self.of.get(&who).into_iter().flatten() {
+            self.all[*at].side(who.role).shown = false;
+        }
+    }
+
+    pub(super) fn shown(
+        &mut self,
+        who: Who,
+        chat: &str,
+        pair: (u32, u32),
+        at: Duration,
+        order: u64,
+    ) -> Result<(), Violation> {
+        if !self.index.contains_key(chat) {
+            let index = self.all.len();
+            self.index.insert(chat.into(), index);
+            for who in [Who::teacher(pair.0), Who::student(pair.1)] {
+                self.of.entry(who).or_default().push(index);
+            }
+            let (id, sides) = (chat.into(), <[Side; 2]>::default());
+            self.all.push(Chat { id, pair, sides, seen: (at, order), proven: 0, asked_to_end: false, ended: false });
+        }
+        let wrong = Violation::WrongPair { who, chat: chat.to_owned(), teacher: pair.0, student: pair.1 };
+        let Some(it) = self.get(chat).filter(|it| it.pair == pair && it.has(who)) else { return Err(wrong) };
+        if std::mem::replace(&mut it.side(who.role).shown, true) {
+            return Err(Violation::ShownTwice { who, chat: chat.to_owned() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn joins(&mut self, who: Who, chat: &str) -> ChatIndex {
+        if let Some(chat) = self.get(chat) {
+            chat.side(who.role).ready = false;
+        }
+        self.at(chat)
+    }
+
+    pub(super) fn enters(&mut self, who: Who, chat: &str) -> ChatIndex {
+        if let Some(chat) = self.get(chat) {
+            chat.side(who.role).enters = true;
+        }
+        self.at(chat)
+    }
+
+    pub(super) fn terminates(&mut self, chat: &str) -> ChatIndex {
+        if let Some(chat) = self.get(chat) {
+            chat.asked_to_end = true;
+        }
+        self.at(chat)
+    }
+
+    pub(super) fn gap(&mut self, who: Who, chat: &str) -> Result<(), Violation> {
+        self.own(who, chat, "gap")?.side(who.role).gap = true;
+        Ok(())
+    }
+
+    pub(super) fn ready(&mut self, who: Who, chat: &str) -> Result<(), Violation> {
+        let it = self.own(who, chat, "chat:ready")?;
+        if !it.sides.iter().all(|side| side.enters) {
+            return Err(Violation::ReadyEarly { who, chat: chat.to_owned() });
+        }
+        let side = it.side(who.role);
+        side.was_ready = true;
+        if std::mem::replace(&mut side.ready, true) {
+            return Err(Violation::Twice { who, what: "chat:ready", chat: chat.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// A message, for the first time or again: they are said in order, so the next number is a new one.
+    pub(super) fn says(&mut self, who: Who, chat: &str, n: u32, at: Duration, order: u64) -> ChatIndex {
+        if let Some(chat) = self.get(chat) {
+            let said = &mut chat.side(who.role).said;
+            if u32::try_from(said.len()).is_ok_and(|len| n == len + 1) {
+                said.push(Said { at, order, seq: None });
+            }
+        }
+        self.at(chat)
+    }
+
+    /// A message's `ok`. Its place is the one the listener saw, the same each time, and fits its neighbours'.
+    pub(super) fn stored(
+        &mut self,
+        who: Who,
+        chat: ChatIndex,
+        n: u32,
+        seq: u64,
+        capacity: u32,
+    ) -> Result<(), Violation> {
+        let Some(it) = self.all.get_mut(chat) else { return Ok(()) };
+        let heard = it.side(who.role.other()).heard;
+        let id = it.id.to_string();
+        let side = it.side(who.role);
+        let at = usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
+        let at = at.min(side.said.len());
+        let (before, from) = side.said.split_at_mut(at);
+        let Some((said, after)) = from.split_first_mut() else { return Ok(()) };
+        let other = match said.seq {
+            Some(first) => Some(first).filter(|first| *first != seq),
+            None if heard.0 == n => Some(heard.1).filter(|heard| *heard != seq),
+            None => {
+                let below = before.iter().rev().find_map(|said| said.seq).filter(|below| *below >= seq);
+                below.or_else(|| after.iter().find_map(|said| said.seq).filter(|above| *above <= seq))
+            }
+        };
+        if let Some(other) = other {
+            return Err(Violation::Seq { who, chat: id, n, seq, other });
+        }
+        said.seq = Some(seq);
+        let order = said.order;
+        side.acked = side.acked.max(seq);
+        self.proven(chat, order, capacity)
+    }
+
+    /// The chat was active at this point: with how many others of its two at the same time?
+    fn proven(&mut self, chat: ChatIndex, until: u64, capacity: u32) -> Result<(), Violation> {
+        let it = &mut self.all[chat];
+        let (from, pair) = (it.proven.max(it.seen.1), it.pair);
+        if until <= it.proven {
+            return Ok(());
+        }
+        it.proven = until;
+        for (who, limit) in [(Who::teacher(pair.0), capacity), (Who::student(pair.1), 1)] {
+            let Some(of) = self.of.get(&who) else { continue };
+            let chats = || of.iter().map(|at| &self.all[*at]);
+            // The most are active at once where one begins.
+            let begins = chats().map(|chat| chat.seen.1).filter(|begin| (from..=until).contains(begin));
+            let most = begins.map(|begin| chats().filter(|chat| chat.spans(begin)).count()).max().unwrap_or(0);
+            let most = u32::try_from(most).unwrap_or(u32::MAX);
+            if most > limit {
+                return Err(match who.role {
+                    Role::Teacher => Violation::AboveCapacity { teacher: who.n, chats: most, capacity },
+                    Role::Student => Violation::TwoChats { student: who.n, chats: most },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A message; gives the time at which it was said first.
+    pub(super) fn heard(
+        &mut self,
+        who: Who,
+        chat: &str,
+        to: Role,
+        about: &str,
+        n: u32,
+        seq: u64,
+    ) -> Result<Duration, Violation> {
+        let it = self.own(who, chat, "a message")?;
+        let id = || chat.to_owned();
+        if to != who.role || about != chat {
+            return Err(Violation::Astray { who, chat: id(), to, about: about.to_owned() });
+        }
+        let at = usize::try_from(n).unwrap_or(usize::MAX).wrapping_sub(1);
+        let said = it.side(who.role.other()).said.get(at).copied();
+        let listener = it.side(who.role);
+        if listener.over {
+            return Err(Violation::AfterEnd { who, chat: id(), n });
+        }
+        let expected = listener.heard.0 + 1;
+        if n < expected || (n > expected && !listener.gap) {
+            return Err(Violation::Sequence { who, chat: id(), n, expected });
+        }
+        let Some(said) = said else { return Err(Violation::Invented { who, chat: id(), n }) };
+        // What stands below the seq of an own `ok` was sent before that `ok`, and is not sent again behind a join.
+        let below = listener.heard.1.max(listener.acked);
+        let contradicted = match said.seq {
+            Some(stored) if stored != seq => Some(stored),
+            Some(_) | None => (seq <= below).then_some(below),
+        };
+        if let Some(other) = contradicted {
+            return Err(Violation::Seq { who, chat: id(), n, seq, other });
+        }
+        listener.heard = (n, seq);
+        Ok(said.at)
+    }
+
+    /// The end is told to one of the two. By an event, it comes once and behind all that was acknowledged.
+    pub(super) fn over(&mut self, who: Who, chat: &str, how: End) -> Result<Told, Violation> {
+        let it = self.own(who, chat, "its end")?;
+        let by = match who.role {
+            Role::Teacher => 0,
+            Role::Student => 1,
+        };
+        match how {
+            End::Terminated | End::Requeued => {
+                if let Some(n) = it.missed(by) {
+                    return Err(Violation::Missed { who, chat: chat.to_owned(), n });
+                }
+                if std::mem::replace(&mut it.sides[by].over, true) {
+                    return Err(Violation::Twice { who, what: "the end", chat: chat.to_owned() });
+                }
+            }
+            // Another push that was on its way is refused too, and the event may still come.
+            End::Refused => {}
+        }
+        let known = std::mem::replace(&mut it.ended, true);
+        let ready = it.sides.iter().all(|side| side.was_ready);
+        Ok(Told { pair: it.pair, seen_at: it.seen.0, ready, asked: it.asked_to_end, known })
+    }
+
+    /// Whether this student has had a whole chat.
+    pub(super) fn served(&self, student: u32, messages: u32) -> bool {
+        let of = self.of.get(&Who::student(student)).into_iter().flatten();
+        let mut chats = of.map(|at| &self.all[*at]);
+        chats.any(|chat| chat.ended && chat.sides.iter().all(|side| side.heard.0 == messages))
+    }
+
+    /// Whether anything acknowledged was never heard, though no end came between.
+    pub(super) fn finish(&self) -> Result<(), Violation> {
+        for chat in self.all.iter().filter(|chat| !chat.ended) {
+            for (by, who) in [Who::teacher(chat.pair.0), Who::student(chat.pair.1)].into_iter().enumerate() {
+                if let Some(n) = chat.missed(by) {
+                    return Err(Violation::Missed { who, chat: chat.id.to_string(), n });
+                }
+            }
+        }
+        Ok(())
+    }
+}
