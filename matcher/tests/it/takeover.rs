@@ -173,7 +173,7 @@ async fn taken(nats: &Nats, me: &Incarnation) -> Lease {
     let begin = Instant::now();
     loop {
         match Lease::attempt(nats, me).await {
-            Attempt::Held(lease) => return lease,
+            Attempt::Held(lease) => return *lease,
             Attempt::Taken(_) | Attempt::Lost => tokio::time::sleep(Duration::from_millis(20)).await,
         }
         assert!(begin.elapsed() < DEADLINE, "the lease stays taken");
