@@ -131,6 +131,13 @@ impl System {
         history.kill().and_then(|()| history.wait()).expect("it is killed");
     }
 
+    /// A signal for each gateway, such as to pause it.
+    pub(crate) fn signal_gateways(&self, signal: rustix::process::Signal) {
+        for child in &self.children[self.children.len() - self.gateways.len()..] {
+            rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).expect("a signal");
+        }
+    }
+
     /// The metrics of a gateway.
     pub(crate) async fn gateway_metrics(&self, gateway: usize) -> String {
         let others = self.admin.len() - self.gateways.len();
