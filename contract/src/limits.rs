@@ -72,6 +72,8 @@ pub const BEHIND_RETRY: Duration = Duration::from_millis(500);
 pub const BEHIND_GRACE: Duration = Duration::from_millis(250);
 /// How long a topic without members keeps its subscription.
 pub const TOPIC_LINGER: Duration = Duration::from_millis(500);
+/// While nobody waits, one claim of a channel in this time goes on to the matcher.
+pub const CLAIM_INTERVAL: Duration = Duration::from_millis(100);
 /// A log write is acknowledged in this time, or it is `unavailable`.
 pub const LOG_ACK_TIMEOUT: Duration = Duration::from_secs(4);
 /// A read of the history or of a record, tried again until the join's time is over.

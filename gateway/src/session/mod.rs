@@ -279,13 +279,15 @@ impl Session {
         self.channels[at].waiting.push_back((now, kept));
     }
 
-    /// One claim at a time goes on; the others are answered at once, and all are while nobody waits.
+    /// One claim at a time goes on; the others are answered at once. While nobody waits most are: the last status may be
+    /// a moment old, so now and then one goes on all the same, and a single claim always does.
     fn claim(&mut self, at: usize, frame: &Frame<'_>, nobody_waits: bool, now: Instant, out: &mut Vec<Effect>) {
         if let Err(refusal) = topics::check_claim(&self.channels[at], frame) {
             return self.answer(frame, Err(refusal), out);
         }
-        let channel = &self.channels[at];
-        if nobody_waits || channel.claim.is_some() || !channel.joined {
+        let channel = &mut self.channels[at];
+        let known = nobody_waits && !channel.claims_again(now);
+        if known || channel.claim.is_some() || !channel.joined {
             return self.answer(frame, Ok("{}"), out);
         }
         let serial = self.next_serial();

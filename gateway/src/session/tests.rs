@@ -424,11 +424,19 @@ fn only_one_claim_is_on_its_way() {
 }
 
 #[test]
-fn claims_are_answered_here_while_nobody_waits() {
+fn claims_are_answered_here_while_nobody_waits_but_one_now_and_then() {
     let mut client = Client::teacher();
     client.nobody_waits = true;
-    let frames = client.send(r#"["1","2","presence:teachers","claim:student",{"teacherId":7}]"#);
-    assert_eq!(frames, [reply("\"1\"", "\"2\"", "presence:teachers", "{}")]);
+    let claim = |n: u32| format!(r#"["1","{n}","presence:teachers","claim:student",{{"teacherId":7}}]"#);
+    assert_eq!(client.send(&claim(2)), ["lobby Claim { chan: 1, serial: 2 }"], "the status may be a moment old");
+    client.ok(1, 2);
+    client.now += limits::CLAIM_INTERVAL - Duration::from_millis(1);
+    assert_eq!(client.send(&claim(3)), [reply("\"1\"", "\"3\"", "presence:teachers", "{}")]);
+    client.now += Duration::from_millis(1);
+    assert_eq!(client.send(&claim(4)), ["lobby Claim { chan: 1, serial: 3 }"]);
+    client.ok(1, 3);
+    client.event(Event::NewChat { chan: 1, chat: record("c"), hold: false });
+    assert_eq!(client.send(&claim(5)), ["lobby Claim { chan: 1, serial: 4 }"], "the next one after a success, too");
 }
 
 #[test]

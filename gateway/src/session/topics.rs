@@ -40,7 +40,7 @@ impl Topic {
 /// What a channel is joined to.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Teachers { id: UserId, settings: TeacherSettings, status_version: u64, told: Vec<Told> },
+    Teachers { id: UserId, settings: TeacherSettings, status_version: u64, claimed: Option<Instant>, told: Vec<Told> },
     Student { id: UserId, told: Vec<Told> },
     Chat { chat: ChatId, role: Role },
 }
@@ -92,7 +92,18 @@ impl Channel {
         self.pending = Some(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT });
     }
 
+    /// Whether the matcher was not asked for a while.
+    pub(super) fn claims_again(&self, now: Instant) -> bool {
+        match self.kind {
+            Kind::Teachers { claimed, .. } => claimed.is_none_or(|at| now >= at + limits::CLAIM_INTERVAL),
+            Kind::Student { .. } | Kind::Chat { .. } => false,
+        }
+    }
+
     pub(super) fn claim_on_its_way(&mut self, serial: u32, reference: Option<Ref>, now: Instant) {
+        if let Kind::Teachers { claimed, .. } = &mut self.kind {
+            *claimed = Some(now);
+        }
         self.claim = Some(Box::new(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT }));
     }
 
@@ -144,8 +155,11 @@ impl Channel {
                 told.push(Told { chat: chat.id.clone(), held: None });
             }
         }
-        let event = match &self.kind {
-            Kind::Teachers { id, .. } => format!("new:chat:{id}"),
+        let event = match &mut self.kind {
+            Kind::Teachers { id, claimed, .. } => {
+                *claimed = None;
+                format!("new:chat:{id}")
+            }
             Kind::Student { .. } | Kind::Chat { .. } => "new:chat".to_owned(),
         };
         Some(self.encode(vsn, &event, &chat_json(chat, "[]")))
@@ -210,7 +224,10 @@ pub(super) fn join(
             expect_role(user.role, Role::Teacher)?;
             let settings = user.settings.check(limits.capacity)?;
             let effect = set(teacher_at(&user.user_id, settings));
-            Ok((Kind::Teachers { id: user.user_id, settings, status_version: 0, told: Vec::new() }, effect))
+            Ok((
+                Kind::Teachers { id: user.user_id, settings, status_version: 0, claimed: None, told: Vec::new() },
+                effect,
+            ))
         }
         Topic::Student(id) => {
             expect_role(user.role, Role::Student)?;
