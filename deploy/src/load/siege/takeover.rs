@@ -60,7 +60,9 @@ impl Takeovers {
         let mut sorted = self.times.clone();
         sorted.sort_unstable();
         let at = |index: usize| sorted.get(index).map_or(0.0, Duration::as_secs_f64);
-        (sorted.len(), at(sorted.len() / 2), at(sorted.len().saturating_sub(1)))
+        let last = sorted.len().saturating_sub(1);
+        // Of an even number, the mean of the two in the middle.
+        (sorted.len(), f64::midpoint(at(last / 2), at(last.div_ceil(2))), at(last))
     }
 }
 
@@ -97,5 +99,7 @@ mod tests {
         }
         all.killed(Duration::from_secs(30));
         assert_eq!((all.kills(), all.times()), (4, (3, 2.0, 5.0)));
+        all.saw(Sight { at: Duration::from_secs(33), said: None, connected: Duration::ZERO });
+        assert_eq!(all.times(), (4, 2.5, 5.0));
     }
 }
