@@ -108,6 +108,11 @@ impl NatsServer {
         .common
     }
 
+    /// The processes of the servers that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.child.as_ref()).map(Child::id).collect()
+    }
+
     /// A plain connection, for the test itself.
     pub async fn client(&self) -> async_nats::Client {
         let servers: Vec<String> = self.url().split(',').map(str::to_owned).collect();

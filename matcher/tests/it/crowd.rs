@@ -154,7 +154,7 @@ async fn one_chat(gateway: Gateway, role: Role, chan: u64, lobby: u64, chat: Cha
 }
 
 async fn a_crowd(count: usize) {
-    let Some(servers) = Servers::start(count) else { return };
+    let Some(servers) = Servers::start(count).await else { return };
     let nats = servers.connect().await;
     let mut matcher = Process::start(&servers, &count.to_string());
     until("the matcher leads", || async { matcher.metric("switchboard_matcher_leading") == 1.0 }).await;

@@ -20,7 +20,7 @@ async fn messages(nats: &Nats) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_student_meets_a_teacher_and_nothing_is_left() {
-    let Some(servers) = Servers::start(1) else { return };
+    let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     let mut statuses = nats.client.subscribe(names::LOBBY_STATUS).await.expect("a subscription");
     let matcher = Matcher::lead(&servers, &nats, &["--chat-linger-ms", "300"]).await;
@@ -78,7 +78,7 @@ async fn a_student_meets_a_teacher_and_nothing_is_left() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_leader_goes_on_where_the_old_one_stopped() {
-    let Some(servers) = Servers::start(1) else { return };
+    let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     let matcher = Matcher::lead(&servers, &nats, &[]).await;
     let mut a = Gateway::start(&nats, "a").await;
@@ -104,7 +104,7 @@ async fn a_new_leader_goes_on_where_the_old_one_stopped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_falls_silent_or_says_goodbye_loses_its_rows() {
-    let Some(servers) = Servers::start(1) else { return };
+    let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     let matcher = Matcher::lead(&servers, &nats, &["--grace-ms", "100"]).await;
     let (mut a, mut b, mut c) =
@@ -138,7 +138,7 @@ async fn a_gateway_that_falls_silent_or_says_goodbye_loses_its_rows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_understood_is_refused_with_an_error() {
-    let Some(servers) = Servers::start(1) else { return };
+    let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     let matcher = Matcher::lead(&servers, &nats, &[]).await;
     for body in [&b"{\"v\":2}"[..], b"", b"[]"] {
@@ -152,7 +152,7 @@ async fn what_is_not_understood_is_refused_with_an_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_without_an_answer_begins_a_new_epoch_with_what_is_stored() {
-    let Some(servers) = Servers::start(1) else { return };
+    let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     let matcher = Matcher::lead(&servers, &nats, &["--grace-ms", "60000"]).await;
     let a = Gateway::start(&nats, "a").await;

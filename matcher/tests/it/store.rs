@@ -57,7 +57,7 @@ fn committed(outcome: Outcome) -> u64 {
 }
 
 async fn batches_are_whole_and_leave_nothing_behind(servers: usize) {
-    let Some(servers) = Servers::start(servers) else { return };
+    let Some(servers) = Servers::start(servers).await else { return };
     let nats = servers.connect().await;
     let epoch = begin(&nats, "one").await;
     assert_eq!(epoch.number, 1);
@@ -89,7 +89,7 @@ async fn batches_are_whole_and_leave_nothing_behind(servers: usize) {
 }
 
 async fn an_old_epoch_writes_nothing(servers: usize) {
-    let Some(servers) = Servers::start(servers) else { return };
+    let Some(servers) = Servers::start(servers).await else { return };
     let nats = servers.connect().await;
     let old = begin(&nats, "old").await;
     committed(store::commit(&nats, old, batch([queue(1), student(1)])).await);
@@ -128,7 +128,7 @@ async fn fencing_on_three_servers() {
 
 #[tokio::test]
 async fn an_epoch_is_refused_to_who_may_not() {
-    let Some(servers) = Servers::start(1) else { return };
+    let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     begin(&nats, "one").await;
     let me = Incarnation::named("two").expect("a name");

@@ -10,7 +10,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::wire::{V1, decode, encode};
 use switchboard_matcher::lease::{Attempt, Lease};
 
-use crate::nats_server::{DEADLINE, Servers, free_ports, until};
+use crate::nats_server::{DEADLINE, Servers, free_port, until};
 use crate::peers::{Gateway, Matcher, counts, leader, log, student, teacher};
 
 /// How the leader goes.
@@ -33,7 +33,7 @@ async fn next_leader(nats: &Nats, before: &Leader) -> Leader {
 }
 
 async fn the_standby_takes_over(servers: usize, end: End) {
-    let Some(servers) = Servers::start(servers) else { return };
+    let Some(servers) = Servers::start(servers).await else { return };
     let nats = servers.connect().await;
     let first = Matcher::lead(&servers, &nats, &[]).await;
     let second = Matcher::start(&servers, &[]);
@@ -108,7 +108,7 @@ async fn after_a_kill_on_three_servers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_knows_the_last_status_where_no_record_shows_it() {
-    let Some(servers) = Servers::start(1) else { return };
+    let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     let first = Matcher::lead(&servers, &nats, &[]).await;
     let second = Matcher::start(&servers, &[]);
@@ -128,7 +128,7 @@ async fn a_standby_knows_the_last_status_where_no_record_shows_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_leaves_because_the_server_that_leads_the_buckets_died() {
-    let Some(mut servers) = Servers::start(3) else { return };
+    let Some(mut servers) = Servers::start(3).await else { return };
     let nats = servers.connect().await;
     // The gateways of this test send no heartbeats, so they are buried; what counts is that grace begins anew.
     let matchers = [
@@ -142,7 +142,8 @@ async fn nobody_leaves_because_the_server_that_leads_the_buckets_died() {
     let context = async_nats::jetstream::new(nats.client.clone());
     let stream = context.get_stream("KV_lobby").await.expect("the stream");
     let leading = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
-    let leading = leading.and_then(|name| name.strip_prefix('n')?.parse().ok()).expect("a leader, n0 to n2");
+    let leading =
+        leading.and_then(|name| name.strip_prefix("node-")?.parse().ok()).expect("a leader, node-0 to node-2");
 
     servers.kill(leading);
     let begin = Instant::now();
@@ -182,7 +183,7 @@ async fn taken(nats: &Nats, me: &Incarnation) -> Lease {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_holds_the_lease_and_it_is_free_when_let_go_or_expired() {
-    let Some(servers) = Servers::start(1) else { return };
+    let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     let [one, two] = ["one", "two"].map(|name| Incarnation::named(name).expect("a name"));
     // Expiry and release leave a marker for a while, and then nothing: each is a start of its own.
@@ -220,7 +221,7 @@ struct Process {
 
 impl Process {
     fn start(servers: &Servers) -> Process {
-        let admin = free_ports(1)[0];
+        let admin = free_port();
         let child = Command::new(env!("CARGO_BIN_EXE_switchboard-matcher"))
             .args(["--nats-url", &servers.url(), "--nats-replicas", &servers.pids().len().to_string()])
             .args(["--admin-addr", &format!("127.0.0.1:{admin}"), "--log-level", "warn"])
@@ -256,7 +257,7 @@ impl Drop for Process {
 }
 
 async fn a_paused_leader_is_deposed(servers: usize) {
-    let Some(servers) = Servers::start(servers) else { return };
+    let Some(servers) = Servers::start(servers).await else { return };
     let nats = servers.connect().await;
     let paused = Process::start(&servers);
     until("it leads", || async { paused.metric("leading").await == 1.0 }).await;
