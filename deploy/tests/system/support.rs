@@ -11,6 +11,7 @@ use switchboard_contract::testing::{DEADLINE, eventually, free_port, free_ports,
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 /// A folder and ports, for one runner after the other.
 pub(crate) struct Place {
@@ -55,10 +56,12 @@ impl Place {
             .spawn()
             .expect("switchboard starts");
         let lines = Arc::default();
-        collect(child.stdout.take().expect("piped"), &lines);
-        collect(child.stderr.take().expect("piped"), &lines);
+        let readers = [
+            collect(child.stdout.take().expect("piped"), &lines),
+            collect(child.stderr.take().expect("piped"), &lines),
+        ];
         let id = child.id().and_then(ProcessId::of).expect("it runs");
-        Up { child, id, lines }
+        Up { child, id, lines, readers }
     }
 
     pub(crate) fn run_file(&self) -> Option<RunFile> {
@@ -84,6 +87,7 @@ pub(crate) struct Up {
     child: tokio::process::Child,
     pub(crate) id: ProcessId,
     lines: Arc<Mutex<Vec<String>>>,
+    readers: [JoinHandle<()>; 2],
 }
 
 impl Up {
@@ -106,20 +110,22 @@ impl Up {
     pub(crate) async fn end(mut self) -> (ExitStatus, String) {
         let ended = tokio::time::timeout(2 * DEADLINE, self.child.wait()).await;
         let status = ended.unwrap_or_else(|_| panic!("no end:\n{}", self.lines().join("\n"))).expect("an exit status");
-        // What it wrote last is still on its way.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // What it wrote last may still be on its way.
+        for reader in &mut self.readers {
+            tokio::time::timeout(DEADLINE, reader).await.expect("its output ends").expect("no panic");
+        }
         (status, self.lines().join("\n"))
     }
 }
 
-fn collect(pipe: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+fn collect(pipe: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     let lines = lines.clone();
     tokio::spawn(async move {
         let mut from = BufReader::new(pipe).lines();
         while let Ok(Some(line)) = from.next_line().await {
             lines.lock().expect("no panic").push(line);
         }
-    });
+    })
 }
 
 /// Waits until none of them runs.
