@@ -119,8 +119,14 @@ pub const MATCHER_INBOX_MAX: usize = 200_000;
 pub const TABLE_ROWS_MAX: usize = 500;
 /// Positions in one push to a gateway: keeps it below [`MESSAGE_BYTES_MAX`].
 pub const POSITIONS_MAX: usize = 10_000;
-/// A purged record's marker is kept this long. Whole seconds, as NATS has it.
-pub const PURGE_TTL: Duration = Duration::from_secs(1);
+/// The marker of a purged record of the lobby is kept this long: until a leader that comes after a crash of NATS has
+/// looked at what the crash may have left under it. Whole seconds, as NATS has it.
+pub const PURGE_TTL: Duration = Duration::from_secs(10);
+/// The marker of a lease, and of what NATS itself lets expire. Whole seconds.
+pub const MARKER_TTL: Duration = Duration::from_secs(1);
+/// So many versions of one record the bucket would hold; there is one. (NATS drops what is above without a trace on
+/// disk that it was dropped, so that a crash brings it back: each write drops the one before it instead.)
+pub const RECORD_VERSIONS_MAX: i64 = 64;
 /// A batch is acknowledged in this time, or its outcome is unknown.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
 

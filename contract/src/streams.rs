@@ -54,7 +54,11 @@ impl Asset {
                 first_sequence: Some(first_sequence(SystemTime::now())),
                 ..Config::default()
             },
-            Asset::Lobby => Config { allow_atomic_publish: true, ..bucket(names::LOBBY_BUCKET, replicas) },
+            Asset::Lobby => Config {
+                allow_atomic_publish: true,
+                max_messages_per_subject: limits::RECORD_VERSIONS_MAX,
+                ..bucket(names::LOBBY_BUCKET, replicas)
+            },
             Asset::Gateways => {
                 Config { max_age: limits::GATEWAY_RECORD_TTL, ..bucket(names::GATEWAYS_BUCKET, replicas) }
             }
@@ -76,7 +80,7 @@ fn bucket(name: &str, replicas: usize) -> Config {
         allow_rollup: true,
         deny_delete: true,
         allow_message_ttl: true,
-        subject_delete_marker_ttl: Some(limits::PURGE_TTL),
+        subject_delete_marker_ttl: Some(limits::MARKER_TTL),
         num_replicas: replicas,
         ..Config::default()
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
-use switchboard_contract::limits::{LEASE_MARGIN, LEASE_POLL, LEASE_RENEW, LEASE_TTL, PURGE_TTL};
+use switchboard_contract::limits::{LEASE_MARGIN, LEASE_POLL, LEASE_RENEW, LEASE_TTL, MARKER_TTL};
 use switchboard_contract::lobby::LeaseRecord;
 use switchboard_contract::names::{self, Incarnation};
 use switchboard_contract::nats::Nats;
@@ -192,7 +192,7 @@ async fn write(nats: &Nats, expected: u64, holder: Option<&Incarnation>) -> Outc
         None => {
             headers.insert("KV-Operation", "PURGE");
             headers.insert("Nats-Rollup", "sub");
-            headers.insert("Nats-TTL", format!("{}s", PURGE_TTL.as_secs()));
+            headers.insert("Nats-TTL", format!("{}s", MARKER_TTL.as_secs()));
             Bytes::new()
         }
     };

@@ -1,16 +1,19 @@
 //! KV `lobby`: whose epoch it is, what is in it, and how a batch gets into it.
 //!
-//! Every write carries a guard: it is refused once another leader has written `epoch`. What a batch leaves behind was
-//! looked at on nats-server 2.15.1, on one server and on three: a purge marker with `Nats-Rollup: sub` and a TTL of a
-//! second is taken inside a guarded batch as well, and nothing of it is left after that second. (It must be the only
-//! message of its subject in the batch, which it is: one record per key.)
+//! Every write carries a guard: it is refused once another leader has written `epoch`. And it carries
+//! `Nats-Rollup: sub`, which drops what was stored under its key. The bucket's limit of one message per key would do
+//! that too, but nats-server (2.15.1, filestore) writes nothing to disk about a message that a limit drops: once the
+//! marker of a purge has expired, `kill -9` and a restart bring the record back that it stood for. A rollup leaves a
+//! tombstone. It must be the only message of its subject in the batch, which it is: one record per key. A crash
+//! between a message and its rollup leaves two, which the next leader finds while it loads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::OrderedConfig;
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Message};
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
@@ -114,6 +117,7 @@ async fn try_acquire(
     let record = EpochRecord { v: V1, epoch: number, leader: me.clone(), since: timestamp(SystemTime::now()) };
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(expected));
+    headers.insert("Nats-Rollup", "sub");
     let answer = nats
         .request_with(LobbyKey::Epoch.subject(), Some(headers), encode(&record), REQUEST_TIMEOUT)
         .await
@@ -149,13 +153,14 @@ async fn read_all(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
     let config = OrderedConfig {
         deliver_subject: nats.client.new_inbox(),
         filter_subject: names::bucket_subjects(names::LOBBY_BUCKET),
-        deliver_policy: DeliverPolicy::LastPerSubject,
+        deliver_policy: DeliverPolicy::All,
         ..OrderedConfig::default()
     };
     let consumer = stream.create_consumer(config).await.context("cannot read the lobby")?;
     let mut messages = consumer.messages().await.context("cannot read the lobby")?;
-    // A replica that lags may deliver an older record first, and the newer one, or its purge, after it.
+    // A key may come more than once: a replica that lags has not dropped the older message yet, or a crash left it.
     let mut records = BTreeMap::new();
+    let (mut seen, mut twice) = (BTreeSet::new(), BTreeSet::new());
     while let Some(message) = messages.next().await {
         let message = message.context("reading the lobby was interrupted")?;
         let revision = message.info().map_err(anyhow::Error::from_boxed)?.stream_sequence;
@@ -163,8 +168,12 @@ async fn read_all(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
             tracing::warn!(subject = %message.subject, "a key that nobody here writes");
             continue;
         };
+        if !seen.insert(key.clone()) {
+            twice.insert(key.clone());
+        }
         if key == LobbyKey::Epoch {
             if revision >= epoch.revision {
+                drop_older(&stream, twice).await?;
                 return Ok(records.into_values().collect());
             }
         } else if is_marker(&message) {
@@ -175,6 +184,18 @@ async fn read_all(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
         }
     }
     bail!("reading the lobby ended early")
+}
+
+/// Of these keys all but the last message goes: else the older one would be back when the newer one, a marker, expires.
+async fn drop_older<I>(stream: &Stream<I>, keys: BTreeSet<LobbyKey>) -> anyhow::Result<()> {
+    for key in keys {
+        let dropped = stream.purge().filter(key.subject()).keep(1).await;
+        let dropped = dropped.with_context(|| format!("cannot drop what is older of {key}"))?.purged;
+        if dropped > 0 {
+            tracing::warn!(%key, dropped, "a crash of NATS had left older messages of this key");
+        }
+    }
+    Ok(())
 }
 
 fn is_marker(message: &Message) -> bool {
@@ -235,6 +256,7 @@ fn message(epoch: Epoch, key: &LobbyKey, record: Option<&Record>) -> (String, He
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(epoch.revision));
     headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", LobbyKey::Epoch.subject());
+    headers.insert("Nats-Rollup", "sub");
     let body = match record {
         Some(Record::Teacher(record)) => encode(record),
         Some(Record::Student(record)) => encode(record),
@@ -242,7 +264,6 @@ fn message(epoch: Epoch, key: &LobbyKey, record: Option<&Record>) -> (String, He
         Some(Record::Chat(record)) => encode(record),
         None => {
             headers.insert("KV-Operation", "PURGE");
-            headers.insert("Nats-Rollup", "sub");
             headers.insert("Nats-TTL", format!("{}s", PURGE_TTL.as_secs()));
             Bytes::new()
         }

@@ -33,6 +33,11 @@ impl Servers {
         self.0.kill_node(n);
     }
 
+    /// Kills all of them as a crash does, and starts them again with what they had stored.
+    pub(crate) async fn crash(&mut self) {
+        self.0.restart().await;
+    }
+
     /// Sends a signal to all of them: `STOP` pauses, `CONT` goes on.
     pub(crate) fn signal(&self, signal: &str) {
         for pid in self.pids() {

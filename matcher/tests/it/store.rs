@@ -81,11 +81,57 @@ async fn batches_are_whole_and_leave_nothing_behind(servers: usize) {
     until("only the epoch is left", || async { messages(&nats).await == 1 }).await;
     assert_eq!(loaded(&nats, epoch).await, [""; 0]);
 
+    committed(store::commit(&nats, epoch, batch((8..=10).map(queue))).await);
+    committed(store::commit(&nats, epoch, batch((8..=10).map(purge))).await);
     committed(store::commit(&nats, epoch, batch([queue(9), queue(10)])).await);
-    committed(store::commit(&nats, epoch, batch([purge(9), purge(10)])).await);
-    committed(store::commit(&nats, epoch, batch([queue(9), queue(10)])).await);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(messages(&nats).await, 3, "a key written again outlives its marker");
+    until("the marker is gone", || async { messages(&nats).await <= 3 }).await;
+    let epoch = begin(&nats, "three").await;
+    assert_eq!(loaded(&nats, epoch).await.len(), 2, "a key written again outlives its marker");
+}
+
+async fn what_is_purged_stays_purged_when_nats_crashes(servers: usize) {
+    let Some(mut servers) = Servers::start(servers).await else { return };
+    {
+        let nats = servers.connect().await;
+        let epoch = begin(&nats, "one").await;
+        for round in 0..3 {
+            let keys = || (1..=100).map(|n| round * 100 + n);
+            for _ in 0..3 {
+                committed(store::commit(&nats, epoch, batch(keys().flat_map(|n| [queue(n), student(n)]))).await);
+            }
+            let left = |n: &u64| *n % 50 != 0;
+            let purges = keys().filter(left).flat_map(|n| [purge(n), (student(n).0, None)]);
+            committed(store::commit(&nats, epoch, batch(purges)).await);
+        }
+        until("the markers are gone", || async { messages(&nats).await == 13 }).await;
+    }
+    for crash in 0..2 {
+        servers.crash().await;
+        let nats = servers.connect().await;
+        let epoch = begin(&nats, "two").await;
+        let records = loaded(&nats, epoch).await;
+        assert_eq!(records.len(), 12, "crash {crash}: {records:?}");
+        until("nothing else is there", || async { messages(&nats).await == 13 }).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_left_under_a_marker_is_dropped_while_loading() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect().await;
+    let context = jetstream::new(nats.client.clone());
+    let epoch = begin(&nats, "one").await;
+    committed(store::commit(&nats, epoch, batch([queue(1), student(2)])).await);
+    let mut marker = async_nats::HeaderMap::new();
+    marker.insert("KV-Operation", "PURGE");
+    marker.insert("Nats-TTL", "1s");
+    let stored = context.publish_with_headers(queue(1).0.subject(), marker, "".into()).await;
+    stored.expect("sent").await.expect("stored");
+    let epoch = begin(&nats, "two").await;
+    assert_eq!(loaded(&nats, epoch).await.len(), 1);
+    until("record and marker are gone", || async { messages(&nats).await == 2 }).await;
+    let epoch = begin(&nats, "three").await;
+    assert_eq!(loaded(&nats, epoch).await.len(), 1, "it does not come back");
 }
 
 async fn an_old_epoch_writes_nothing(servers: usize) {
@@ -114,6 +160,16 @@ async fn batches_on_one_server() {
 #[tokio::test]
 async fn batches_on_three_servers() {
     batches_are_whole_and_leave_nothing_behind(3).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_one_server_brings_nothing_back() {
+    what_is_purged_stays_purged_when_nats_crashes(1).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_three_servers_brings_nothing_back() {
+    what_is_purged_stays_purged_when_nats_crashes(3).await;
 }
 
 #[tokio::test]
