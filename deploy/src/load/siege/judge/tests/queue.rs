@@ -72,8 +72,10 @@ fn who_waited_first_is_assigned_first() {
         let open = claims.then(|| story.sends(T(0), Push::Claim));
         story.does(T(0), Push::Terminate("c"));
         story.shown(S(1), "one", 1, 1).unwrap();
-        let claim = open.unwrap_or_else(|| story.sends(T(0), Push::Claim));
-        story.sees(T(0), Event::Replied(claim, Ok(None))).unwrap();
+        story.does(T(0), Push::Claim);
+        if let Some(open) = open {
+            story.sees(T(0), Event::Replied(open, Ok(None))).unwrap();
+        }
         story.shown(S(0), "zero", 0, 0).map(|_| ())
     };
     assert_eq!(outcome(true), Ok(()));
@@ -97,10 +99,15 @@ fn a_place_counts_from_its_acknowledgement() {
 
 #[test]
 fn a_claim_without_an_answer_may_be_carried_out_for_a_while() {
-    let outcome = |seconds| {
+    let outcome = |lost: bool, seconds| {
         let mut story = queue();
         let claim = story.sends(T(0), Push::Claim);
-        story.sees(T(0), Event::Replied(claim, Err("unavailable"))).unwrap();
+        if lost {
+            story.sees(T(0), Event::Lost).unwrap();
+            story.does(T(0), Push::Join);
+        } else {
+            story.sees(T(0), Event::Replied(claim, Err("unavailable"))).unwrap();
+        }
         story.waits(seconds);
         story.does(T(0), Push::Terminate("c"));
         story.does(T(1), Push::Claim);
@@ -108,8 +115,10 @@ fn a_claim_without_an_answer_may_be_carried_out_for_a_while() {
         story.does(T(0), Push::Claim);
         story.shown(S(0), "zero", 0, 0).map(|_| ())
     };
-    assert_eq!(outcome(9), Ok(()));
-    assert_eq!(outcome(11), Err(OVERTAKEN));
+    for lost in [false, true] {
+        assert_eq!(outcome(lost, 9), Ok(()));
+        assert_eq!(outcome(lost, 11), Err(OVERTAKEN));
+    }
 }
 
 #[test]
@@ -151,21 +160,68 @@ fn a_requeued_student_has_its_old_place() {
     held.shown(S(1), "one", 1, 1).unwrap();
     assert_eq!(ends(held), Ok(()));
 
-    // The later one, too, has the place that it had before it was requeued, whatever it asks.
-    let mut held = queue();
-    held.does(T(0), Push::Terminate("c"));
-    held.does(T(0), Push::Claim);
-    held.shown(S(0), "zero", 0, 0).unwrap();
-    held.shown(T(0), "zero", 0, 0).unwrap();
-    held.does(S(2), Push::Ready);
-    held.sees(T(0), Event::Lost).unwrap();
-    held.waits(11);
-    held.sees(S(0), Event::Ended("zero", End::Requeued)).unwrap();
+    // Whatever it asks again, it is ahead of those who came later.
+    let mut held = story(11);
+    held.does(S(3), Push::Ready);
+    held.sees(S(0), Event::Ended("c", End::Requeued)).unwrap();
     held.does(S(0), Push::Ready);
     held.does(T(1), Push::Claim);
-    held.shown(S(0), "again", 1, 0).unwrap();
-    held.does(T(2), Push::Claim);
-    held.shown(S(1), "one", 2, 1).unwrap();
+    held.shown(S(0), "zero", 1, 0).unwrap();
+    held.does(T(3), Push::Claim);
+    held.shown(S(3), "three", 3, 3).unwrap();
+}
+
+#[test]
+fn only_a_place_that_is_known_is_had_again() {
+    // Teacher 0 takes student 0 and is lost; student 1 asked after that was seen. Teacher 2 is full until the end.
+    let outcome = |acknowledged: bool, between: &dyn Fn(&mut Story)| {
+        let mut story = Story::new();
+        story.claimed("d", 2, 8);
+        let asks = story.sends(S(0), Push::Ready);
+        if acknowledged {
+            story.sees(S(0), Event::Replied(asks, Ok(None))).unwrap();
+        }
+        story.does(T(0), Push::Claim);
+        story.shown(S(0), "c", 0, 0).unwrap();
+        story.does(S(1), Push::Ready);
+        story.sees(T(0), Event::Lost).unwrap();
+        story.waits(11);
+        between(&mut story);
+        story.does(T(1), Push::Claim);
+        story.shown(S(1), "one", 1, 1).unwrap();
+        story.does(T(2), Push::Terminate("d"));
+        story.does(T(2), Push::Claim);
+        story.shown(S(0), "zero", 2, 0).map(|_| ())
+    };
+    let requeued = |story: &mut Story| {
+        story.sees(S(0), Event::Ended("c", End::Requeued)).unwrap();
+    };
+    assert_eq!(outcome(true, &requeued), Err(OVERTAKEN));
+    assert_eq!(outcome(false, &requeued), Err(OVERTAKEN), "who was assigned had a place");
+    // It got another chat without having been told how the first one ended: perhaps from a new place.
+    let moves_on = |story: &mut Story| {
+        story.does(T(3), Push::Claim);
+        story.shown(S(0), "e", 3, 0).unwrap();
+    };
+    let again = |story: &mut Story| {
+        moves_on(story);
+        story.sees(T(3), Event::Lost).unwrap();
+        story.waits(11);
+        story.sees(S(0), Event::Ended("e", End::Requeued)).unwrap();
+    };
+    assert_eq!(outcome(true, &again), Ok(()));
+    // The first one's end is told late: it does not wait again by that.
+    let late = |story: &mut Story| {
+        moves_on(story);
+        requeued(story);
+        story.does(S(4), Push::Ready);
+        story.does(S(0), Push::Terminate("e"));
+        story.sees(S(0), Event::Ended("e", End::Terminated)).unwrap();
+        story.does(S(0), Push::Ready);
+        story.does(T(4), Push::Claim);
+        story.shown(S(4), "four", 4, 4).unwrap();
+    };
+    assert_eq!(outcome(true, &late), Ok(()));
 }
 
 #[test]
@@ -241,6 +297,18 @@ fn a_chat_that_nobody_ends_is_active() {
         ends(&mut story);
         story.shown(S(9), "d", 1, 9).unwrap();
     }
+    // What is first seen soon after its teacher was given up may be over already.
+    let outcome = |seconds| {
+        let mut story = queue();
+        story.sees(T(1), Event::Lost).unwrap();
+        story.waits(11);
+        story.does(T(1), Push::Join);
+        story.waits(seconds);
+        story.shown(S(0), "zero", 1, 0).unwrap();
+        story.shown(S(1), "one", 1, 1).map(|_| ())
+    };
+    assert_eq!(outcome(14), Ok(()));
+    assert_eq!(outcome(16), Err(Violation::AboveCapacity { teacher: 1, chats: 2, capacity: 1 }));
     // One that was never ready ends after a minute.
     let outcome = |seconds| {
         let mut story = queue();
