@@ -17,7 +17,7 @@ use std::time::Duration;
 use switchboard_contract::lobby::Role;
 
 use chats::Chats;
-use queue::Queue;
+pub(super) use queue::{Moment, Queue};
 use replies::{Asked, Replies};
 pub use status::Counts;
 use status::Statuses;
@@ -212,7 +212,7 @@ impl Checker {
             Push::Ready => {
                 self.queue.ready_sent(who.n, order);
                 self.statuses.ready_sent();
-                Asked::Ready
+                Asked::Ready(order)
             }
             Push::Claim => {
                 self.queue.claim_sent(who.n, order);
@@ -225,7 +225,9 @@ impl Checker {
             Push::Say(chat, n) => Asked::Say { chat: self.chats.says(who, chat, n, at), n },
             Push::Terminate(chat) => {
                 if let Some((teacher, student)) = self.chats.ends(chat) {
-                    self.queue.freed(teacher, student, self.plan.capacity, order);
+                    self.queue.freed(teacher, student, self.plan.capacity, self.now(at));
+                    self.queue.terminated(student, order);
+                    self.queue.served(student);
                 }
                 Asked::Other("chat:terminate")
             }
@@ -255,8 +257,8 @@ impl Checker {
             reason: reason.chars().take(200).collect(),
         })?;
         match asked {
-            Asked::Ready => {
-                self.queue.ready_acked(who.n, self.order);
+            Asked::Ready(sent) => {
+                self.queue.ready_acked(who.n, sent, self.now(at));
                 self.statuses.ready_acked(who.n);
                 Ok(None)
             }
@@ -274,8 +276,15 @@ impl Checker {
             return Err(Violation::Stranger { who, chat: chat.to_owned() });
         };
         if self.chats.shown(who, chat, teacher, student)? {
-            self.queue.assigned(teacher, student, self.plan.capacity, self.order)?;
+            if !self.queue.is_waiting(student) {
+                return Err(Violation::NotWaiting { student, teacher });
+            }
+            self.queue.assigned(teacher, student, self.plan.capacity, true, self.order)?;
         }
         Ok(())
+    }
+
+    fn now(&self, at: Duration) -> Moment {
+        Moment { order: self.order, at }
     }
 }

@@ -139,6 +139,9 @@ impl Run<'_> {
     /// Moves on to the next phase where the present one is over.
     fn look(&mut self) -> anyhow::Result<Option<End>> {
         self.overdue()?;
+        if self.siege.is_some() {
+            self.meter.look()?;
+        }
         let (now, tally) = (Instant::now(), self.world.tally());
         if now > self.deadline {
             self.finish(0)?;

@@ -1,5 +1,6 @@
 //! What the system's processes cost, from `/proc`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -26,11 +27,23 @@ pub(super) struct Cost {
     pub(super) peak_rss_bytes: u64,
 }
 
+/// What processes of one name spent that died during the measurement.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Dead {
+    /// How many.
+    pub(super) died: u32,
+    /// User and system time as it was last seen: what they spent after that, up to the time between two looks each, is
+    /// not in it.
+    pub(super) cpu_seconds: f64,
+}
+
 /// What a measurement found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Costs {
-    /// The system's processes that live at the end; what others spent before they died is not in it.
+    /// The system's processes that live at the end.
     pub(super) processes: Vec<Cost>,
+    /// Those that do not, by their names.
+    pub(super) dead: BTreeMap<String, Dead>,
     /// Of all of them.
     pub(super) cpu_seconds: f64,
     /// The load generator's own.
@@ -43,8 +56,18 @@ pub(super) struct Costs {
 pub(super) struct Meter {
     folder: PathBuf,
     began: Instant,
-    before: Vec<(ProcessId, u64)>,
+    before: Vec<Seen>,
+    /// Each process as it was looked at last.
+    seen: Vec<Seen>,
     own_before: u64,
+}
+
+/// A process, and the CPU time that it had then.
+#[derive(Clone, Debug)]
+struct Seen {
+    name: String,
+    id: ProcessId,
+    ticks: u64,
 }
 
 impl Meter {
@@ -55,10 +78,11 @@ impl Meter {
             if let Some(ticks) = ticks(process.id) {
                 // Only for the peak; without it, the peak is that of the process's whole life.
                 let _peak_forgotten = std::fs::write(format!("/proc/{}/clear_refs", process.id.pid), "5");
-                before.push((process.id, ticks));
+                before.push(Seen { name: process.name, id: process.id, ticks });
             }
         }
-        Ok(Meter { folder: folder.to_owned(), began: Instant::now(), before, own_before: own_ticks() })
+        let seen = before.clone();
+        Ok(Meter { folder: folder.to_owned(), began: Instant::now(), before, seen, own_before: own_ticks() })
     }
 
     /// Begins anew.
@@ -67,22 +91,48 @@ impl Meter {
         Ok(())
     }
 
+    /// Looks at the CPU time of each process, so that it is not forgotten when the process dies.
+    pub(super) fn look(&mut self) -> anyhow::Result<()> {
+        for Process { name, id, .. } in processes(&self.folder)? {
+            let Some(ticks) = ticks(id) else { continue };
+            match self.seen.iter_mut().find(|seen| seen.id == id) {
+                Some(seen) => seen.ticks = ticks,
+                None => self.seen.push(Seen { name, id, ticks }),
+            }
+        }
+        Ok(())
+    }
+
     /// What has been spent since.
     pub(super) fn read(&self) -> anyhow::Result<Costs> {
         let mut costs = Vec::new();
+        let mut alive = Vec::new();
         for process in processes(&self.folder)? {
             let Some(now) = ticks(process.id) else { continue };
-            let before = self.before.iter().find(|(id, _)| *id == process.id).map_or(0, |(_, ticks)| *ticks);
+            alive.push(process.id);
             let (rss_bytes, peak_rss_bytes) = memory(process.id.pid).unwrap_or_default();
-            let cpu_seconds = seconds(now.saturating_sub(before));
+            let cpu_seconds = self.spent(process.id, now);
             costs.push(Cost { name: process.name, pid: process.id.pid, cpu_seconds, rss_bytes, peak_rss_bytes });
         }
+        let mut dead: BTreeMap<String, Dead> = BTreeMap::new();
+        for seen in self.seen.iter().filter(|seen| !alive.contains(&seen.id)) {
+            let of = dead.entry(seen.name.clone()).or_default();
+            of.died += 1;
+            of.cpu_seconds += self.spent(seen.id, seen.ticks);
+        }
+        let living: f64 = costs.iter().map(|cost| cost.cpu_seconds).sum();
         Ok(Costs {
-            cpu_seconds: costs.iter().map(|c| c.cpu_seconds).sum(),
+            cpu_seconds: living + dead.values().map(|dead| dead.cpu_seconds).sum::<f64>(),
             processes: costs,
+            dead,
             load_cpu_seconds: seconds(own_ticks().saturating_sub(self.own_before)),
             seconds: self.began.elapsed().as_secs_f64(),
         })
+    }
+
+    fn spent(&self, id: ProcessId, ticks: u64) -> f64 {
+        let before = self.before.iter().find(|before| before.id == id).map_or(0, |before| before.ticks);
+        seconds(ticks.saturating_sub(before))
     }
 }
 
@@ -129,7 +179,45 @@ fn parse_status(status: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use switchboard_contract::testing::eventually;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_dies_is_counted_as_it_was_seen_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let busy = || std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let mut children = [busy(), busy()];
+        let process = |child: &std::process::Child| {
+            let id = ProcessId::of(child.id()).unwrap();
+            Process { name: "gateway-1".into(), id, addr: None, admin: None }
+        };
+        // The second one comes up during the measurement.
+        let mut file = RunFile { processes: vec![process(&children[0])], ..RunFile::default() };
+        file.write(path).unwrap();
+        let mut meter = Meter::start(path).unwrap();
+        file.processes.push(process(&children[1]));
+        file.write(path).unwrap();
+        eventually("both are seen to spend", || {
+            meter.look().unwrap();
+            let spent = |seen: &Seen| meter.spent(seen.id, seen.ticks) > 0.0;
+            std::future::ready(meter.seen.len() == 2 && meter.seen.iter().all(spent))
+        })
+        .await;
+        assert!(meter.read().unwrap().dead.is_empty());
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        file.processes.clear();
+        file.write(path).unwrap();
+        let costs = meter.read().unwrap();
+        let dead = &costs.dead["gateway-1"];
+        assert_eq!((costs.processes.len(), costs.dead.len(), dead.died), (0, 1, 2));
+        let seen: f64 = meter.seen.iter().map(|seen| meter.spent(seen.id, seen.ticks)).sum();
+        assert!(seen > 0.0 && (dead.cpu_seconds - seen).abs() < 1e-9 && (costs.cpu_seconds - seen).abs() < 1e-9);
+    }
 
     #[test]
     fn stat_and_status_are_read() {

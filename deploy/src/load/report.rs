@@ -138,6 +138,10 @@ fn print_costs(costs: &Costs) {
         let (rss, peak) = (mib(cost.rss_bytes), mib(cost.peak_rss_bytes));
         println!("{name:<16}{cpu:>10.2}{:>8.1}{rss:>12.1}{peak:>12.1}", percent(cpu));
     }
+    for (name, dead) in &costs.dead {
+        let (died, cpu) = (dead.died, dead.cpu_seconds);
+        println!("{name:<16}{cpu:>10.2}{:>8.1}   {died} that died, up to 0.1 s before", percent(cpu));
+    }
     println!("{:<16}{:>10.2}{:>8.1}", "sum", costs.cpu_seconds, percent(costs.cpu_seconds));
     println!("{:<16}{:>10.2}{:>8.1}", "(load itself)", costs.load_cpu_seconds, percent(costs.load_cpu_seconds));
 }

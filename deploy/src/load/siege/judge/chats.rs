@@ -1,10 +1,11 @@
 //! Chats over all joins of their two: everything once, in order, to the right side, while they are active.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use switchboard_contract::lobby::Role;
 
+use super::users::NEVER_ENTERED;
 use super::{End, Violation, Who};
 
 /// A chat by number, so that an open push need not carry its id.
@@ -92,6 +93,8 @@ pub(super) struct Told {
     pub(super) asked: bool,
     /// Its end was known before.
     pub(super) known: bool,
+    /// It is the last that its student was seen in.
+    pub(super) latest: bool,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +102,8 @@ pub(super) struct Chats {
     index: HashMap<Box<str>, ChatIndex>,
     all: Vec<Chat>,
     of: HashMap<Who, Vec<ChatIndex>>,
+    /// When each may be over if a side has not entered, in the order they were seen.
+    entered_by: VecDeque<(Duration, ChatIndex)>,
 }
 
 impl Chats {
@@ -109,6 +114,30 @@ impl Chats {
 
     pub(super) fn id(&self, chat: ChatIndex) -> String {
         self.all.get(chat).map_or_else(String::new, |chat| chat.id.to_string())
+    }
+
+    pub(super) fn pair(&self, chat: ChatIndex) -> Option<(u32, u32)> {
+        self.all.get(chat).map(|chat| chat.pair)
+    }
+
+    /// Those of a user's chats whose end is not known.
+    pub(super) fn pairs(&self, who: Who) -> Vec<(u32, u32)> {
+        let of = self.of.get(&who).into_iter().flatten().map(|at| &self.all[*at]);
+        of.filter(|chat| !chat.ended).map(|chat| chat.pair).collect()
+    }
+
+    /// A chat that may be over because one side has not entered it for so long; each one once.
+    pub(super) fn never_entered(&mut self, now: Duration) -> Option<(u32, u32)> {
+        while let Some(&(by, at)) = self.entered_by.front()
+            && by <= now
+        {
+            self.entered_by.pop_front();
+            let chat = &self.all[at];
+            if !chat.sides.iter().all(|side| side.was_ready) {
+                return Some(chat.pair);
+            }
+        }
+        None
     }
 
     fn get(&mut self, chat: &str) -> Option<&mut Chat> {
@@ -128,6 +157,7 @@ impl Chats {
         }
     }
 
+    /// `new:chat`; true if nobody has seen the chat before.
     pub(super) fn shown(
         &mut self,
         who: Who,
@@ -135,9 +165,11 @@ impl Chats {
         pair: (u32, u32),
         at: Duration,
         order: u64,
-    ) -> Result<(), Violation> {
-        if !self.index.contains_key(chat) {
+    ) -> Result<bool, Violation> {
+        let first = !self.index.contains_key(chat);
+        if first {
             let index = self.all.len();
+            self.entered_by.push_back((at + NEVER_ENTERED, index));
             self.index.insert(chat.into(), index);
             for who in [Who::teacher(pair.0), Who::student(pair.1)] {
                 self.of.entry(who).or_default().push(index);
@@ -150,7 +182,7 @@ impl Chats {
         if std::mem::replace(&mut it.side(who.role).shown, true) {
             return Err(Violation::ShownTwice { who, chat: chat.to_owned() });
         }
-        Ok(())
+        Ok(first)
     }
 
     pub(super) fn joins(&mut self, who: Who, chat: &str) -> ChatIndex {
@@ -303,6 +335,7 @@ impl Chats {
 
     /// The end is told to one of the two. By an event, it comes once and behind all that was acknowledged.
     pub(super) fn over(&mut self, who: Who, chat: &str, how: End) -> Result<Told, Violation> {
+        let number = self.at(chat);
         let it = self.own(who, chat, "its end")?;
         let by = match who.role {
             Role::Teacher => 0,
@@ -322,7 +355,9 @@ impl Chats {
         }
         let known = std::mem::replace(&mut it.ended, true);
         let ready = it.sides.iter().all(|side| side.was_ready);
-        Ok(Told { pair: it.pair, seen_at: it.seen.0, ready, asked: it.asked_to_end, known })
+        let (pair, seen_at, asked) = (it.pair, it.seen.0, it.asked_to_end);
+        let latest = self.of.get(&Who::student(pair.1)).is_some_and(|of| of.last() == Some(&number));
+        Ok(Told { pair, seen_at, ready, asked, known, latest })
     }
 
     /// Whether this student has had a whole chat.
