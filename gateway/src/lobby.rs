@@ -143,7 +143,7 @@ impl Lobby {
             }
             Some(row) => {
                 row.n += 1;
-                row.at = at;
+                row.at = added(&row.at, at);
                 row.waiter = serial.or(row.waiter).filter(|_| !gone);
                 if gone {
                     self.teachers.remove(&chan);
@@ -265,11 +265,13 @@ impl Lobby {
         out: &mut Vec<Effect>,
     ) {
         let Some(row) = self.rows.get_mut(&chan) else { return };
-        if let At::Student { ready, .. } = &mut row.at {
-            *ready &= row.n != n;
-        }
         if row.n != n {
             return;
+        }
+        match &mut row.at {
+            At::Student { ready, .. } => *ready = false,
+            At::Teacher { says, said, .. } => *said = std::mem::take(says).over(*said),
+            At::Chat { .. } | At::Left { .. } => {}
         }
         if matches!(row.at, At::Left { .. }) {
             self.rows.remove(&chan);
@@ -345,6 +347,15 @@ impl Lobby {
         }
         Some(Pushed { v: V1, gone })
     }
+}
+
+/// What a teacher says beside what it said before: that counts still, and may not have reached the matcher.
+fn added(before: &At, mut at: At) -> At {
+    if let (At::Teacher { says, said, .. }, At::Teacher { says: earlier, said: acknowledged, .. }) = (&mut at, before) {
+        *says = says.over(*earlier);
+        *said = *acknowledged;
+    }
+    at
 }
 
 #[cfg(test)]
