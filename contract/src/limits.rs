@@ -72,6 +72,8 @@ pub const BEHIND_RETRY: Duration = Duration::from_millis(500);
 pub const BEHIND_GRACE: Duration = Duration::from_millis(250);
 /// How long a topic without members keeps its subscription.
 pub const TOPIC_LINGER: Duration = Duration::from_millis(500);
+/// Claims and ends of chats that one gateway waits for the matcher to answer; a further one is `unavailable`.
+pub const MATCHER_REQUESTS_MAX: usize = 16_384;
 /// While nobody waits, one claim of a channel in this time goes on to the matcher.
 pub const CLAIM_INTERVAL: Duration = Duration::from_millis(100);
 /// A log write is acknowledged in this time, or it is `unavailable`.

@@ -3,6 +3,7 @@
 //! `frame`, `payload`, `session`, `chat`, `lobby` and `handshake` decide, and know neither tokio nor NATS; `socket`,
 //! `hub`, `lobby_task` and `server` are the tasks around them.
 
+mod asking;
 pub mod chat;
 pub mod commands;
 pub mod frame;

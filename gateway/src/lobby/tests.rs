@@ -145,6 +145,25 @@ fn a_ready_that_came_while_a_request_was_on_its_way_is_kept() {
 }
 
 #[test]
+fn what_an_earlier_leader_did_not_answer_goes_to_the_next_at_once() {
+    let mut desk = Desk::new();
+    desk.set(1, student(true), Some(1));
+    assert_eq!(rows(desk.request()).len(), 1);
+    let era = desk.lobby.era();
+    desk.status(Status { epoch: 2, ..Status::default() });
+    assert!(desk.request().is_none(), "one is on its way");
+    assert_ne!(desk.lobby.era(), era, "and nobody waits for it any more");
+    desk.lobby.failed(desk.now);
+    assert_eq!(rows(desk.request()), [(1, 1, student(true))]);
+    assert_eq!(desk.answer(reply(2, 1)), [Effect::Done(1, 1, Outcome::Ok("{}".into()))]);
+    let era = desk.lobby.era();
+    desk.status(Status { epoch: 2, version: 1, ..Status::default() });
+    assert_eq!(desk.lobby.era(), era, "the same leader");
+    desk.lobby.reconnected(desk.now);
+    assert_ne!(desk.lobby.era(), era);
+}
+
+#[test]
 fn a_new_epoch_gets_the_whole_table_in_parts() {
     let mut desk = Desk::new();
     for chan in 1..=(TABLE_ROWS_MAX as u64 + 1) {
