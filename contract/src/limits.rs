@@ -31,8 +31,8 @@ pub const WAITING_FRAMES_MAX: usize = 64;
 pub const WAITING_BYTES_MAX: usize = 1024 * 1024;
 /// Frames ready to be sent to one socket; more, and it is too slow to read: closed with 1008.
 pub const MAILBOX_MAX: usize = 1024;
-/// Chats that a lobby channel remembers having shown, so as to show each once.
-pub const SHOWN_CHATS_MAX: usize = 256;
+/// Chats that a lobby channel remembers having shown, so as to show each once: all that a teacher can have.
+pub const SHOWN_CHATS_MAX: usize = CAPACITY_LIMIT as usize;
 /// Frames a second of one socket; above it, it is read more slowly.
 pub const FRAMES_PER_SECOND_MAX: u32 = 5_000;
 /// Nothing heard for this long: closed with 1001.
@@ -72,6 +72,8 @@ pub const BEHIND_RETRY: Duration = Duration::from_millis(500);
 pub const BEHIND_GRACE: Duration = Duration::from_millis(250);
 /// How long a topic without members keeps its subscription.
 pub const TOPIC_LINGER: Duration = Duration::from_millis(500);
+/// Claims and ends of chats that one gateway waits for the matcher to answer; a further one is `unavailable`.
+pub const MATCHER_REQUESTS_MAX: usize = 16_384;
 /// While nobody waits, one claim of a channel in this time goes on to the matcher.
 pub const CLAIM_INTERVAL: Duration = Duration::from_millis(100);
 /// A log write is acknowledged in this time, or it is `unavailable`.
@@ -93,6 +95,9 @@ pub const QUEUE_MAX: usize = 100_000;
 pub const CAPACITY_DEFAULT: u32 = 5;
 /// The largest capacity a teacher may name, by default. Chats.
 pub const CAPACITY_MAX: u32 = 50;
+/// The largest that may be configured for it: a teacher that leaves with so many chats touches three records for each
+/// and its own, all in one batch, and a batch should still have room for something else. Chats.
+pub const CAPACITY_LIMIT: u32 = 300;
 /// Records in one atomic batch: what NATS allows.
 pub const BATCH_RECORDS_MAX: usize = 1000;
 /// The shortest time from one atomic batch of several records to the next. nats-server makes and deletes a file store

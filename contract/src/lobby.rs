@@ -77,15 +77,13 @@ pub enum At {
     Teacher {
         /// As its owner wrote it.
         id: UserId,
-        /// Chats at once; `None`: the server's default, or what the roster has.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        capacity: Option<u32>,
-        /// Students are assigned without asking; `None`: no, or what the roster has.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        auto: Option<bool>,
-        /// No new students; `None`: no, or what the roster has.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        away: Option<bool>,
+        /// What this channel says now: an edge, as `ready` is.
+        #[serde(flatten)]
+        says: TeacherSettings,
+        /// What this channel has said, and what was acknowledged. It holds only for a teacher who is not on the roster
+        /// any more: the roster knows which of several channels spoke last.
+        #[serde(default, skip_serializing_if = "TeacherSettings::is_empty")]
+        said: TeacherSettings,
     },
     /// Joined `presence:student:<id>`.
     Student {
@@ -110,6 +108,37 @@ pub enum At {
         /// The socket was lost, so the user's place is kept for the grace time. Else it left by itself.
         lost: bool,
     },
+}
+
+/// What a teacher may set, in its join and with `teacher:update`. `None`: as the roster has it, and for a new teacher
+/// [`crate::limits::CAPACITY_DEFAULT`], no and no.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TeacherSettings {
+    /// Chats at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
+    /// Students are assigned without asking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto: Option<bool>,
+    /// No new students.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<bool>,
+}
+
+impl TeacherSettings {
+    /// These, and where they say nothing, the earlier ones.
+    pub fn over(self, earlier: Self) -> Self {
+        TeacherSettings {
+            capacity: self.capacity.or(earlier.capacity),
+            auto: self.auto.or(earlier.auto),
+            away: self.away.or(earlier.away),
+        }
+    }
+
+    /// Whether they say nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == TeacherSettings::default()
+    }
 }
 
 /// The answer to a [`Table`], once everything in it is committed.

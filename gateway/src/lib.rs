@@ -3,6 +3,7 @@
 //! `frame`, `payload`, `session`, `chat`, `lobby` and `handshake` decide, and know neither tokio nor NATS; `socket`,
 //! `hub`, `lobby_task` and `server` are the tasks around them.
 
+mod asking;
 pub mod chat;
 pub mod commands;
 pub mod frame;
@@ -66,8 +67,9 @@ pub struct Args {
     /// Channels of one socket.
     #[arg(long, env = "SWITCHBOARD_MAX_CHANNELS", default_value_t = limits::CHANNELS_MAX)]
     pub max_channels: usize,
-    /// The largest capacity a teacher may name, in chats.
-    #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", default_value_t = limits::CAPACITY_MAX)]
+    /// The largest capacity a teacher may name, in chats; at most 300.
+    #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", default_value_t = limits::CAPACITY_MAX,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CAPACITY_LIMIT)))]
     pub max_capacity: u32,
     /// Silence after which a socket is closed, in seconds.
     #[arg(long, env = "SWITCHBOARD_IDLE_TIMEOUT", default_value_t = limits::IDLE_TIMEOUT.as_secs())]
@@ -217,4 +219,18 @@ async fn goodbye(nats: &Nats, incarnation: &Incarnation) {
     let marker = header("KV-Operation", "DEL");
     let subject = names::gateway_record_subject(incarnation);
     let _ = nats.request_with(subject, Some(marker), bytes::Bytes::new(), Duration::from_millis(500)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_remembers_all_chats_that_a_teacher_may_have() {
+        let most = u32::try_from(limits::SHOWN_CHATS_MAX).expect("a small number");
+        for (chats, allowed) in [(0, false), (1, true), (most, true), (most + 1, false)] {
+            let args = Args::try_parse_from(["switchboard-gateway", "--max-capacity", &chats.to_string()]);
+            assert_eq!(args.is_ok(), allowed, "{chats}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use switchboard_contract::wire::V1;
 use crate::mailbox::Outcome;
 
 /// After a failed request.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long a change that nobody waits for may wait for others to go with.
 const LAZY_FOR: Duration = Duration::from_millis(50);
 
@@ -61,6 +61,7 @@ impl RowState {
 struct InFlight {
     rows: Vec<(ChannelId, u64)>,
     whole: Option<Whole>,
+    era: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,7 @@ pub struct Lobby {
     send_at: Option<Instant>,
     status: Option<Status>,
     epoch: u64,
+    era: u64,
 }
 
 impl Lobby {
@@ -100,6 +102,7 @@ impl Lobby {
             send_at: Some(now),
             status: None,
             epoch: 0,
+            era: 0,
         }
     }
 
@@ -111,6 +114,11 @@ impl Lobby {
     /// Whether the matcher knows everything.
     pub fn is_settled(&self) -> bool {
         self.sync == Sync::Changes && self.in_flight.is_none() && self.dirty.is_empty()
+    }
+
+    /// Counts the leaders and connections that there were: what was asked in an earlier era may never be answered.
+    pub fn era(&self) -> u64 {
+        self.era
     }
 
     /// Rows in the table.
@@ -143,7 +151,7 @@ impl Lobby {
             }
             Some(row) => {
                 row.n += 1;
-                row.at = at;
+                row.at = added(&row.at, at);
                 row.waiter = serial.or(row.waiter).filter(|_| !gone);
                 if gone {
                     self.teachers.remove(&chan);
@@ -201,16 +209,29 @@ impl Lobby {
             }
         };
         self.send_at = (!self.dirty.is_empty()).then_some(now);
-        self.in_flight = Some(InFlight { rows: rows.iter().map(|row| (row.chan, row.n)).collect(), whole });
+        let sent = rows.iter().map(|row| (row.chan, row.n)).collect();
+        self.in_flight = Some(InFlight { rows: sent, whole, era: self.era });
         Some(Table { v: V1, gateway: self.gateway.clone(), whole, rows })
     }
 
     /// The connection to NATS is back: what was said while it was away may be lost.
     pub fn reconnected(&mut self, now: Instant) {
+        self.era += 1;
         self.send_whole(now);
     }
 
-    /// The request was not answered, or could not be sent.
+    /// Another leader, where it is a newer one. Whether it is.
+    fn take_epoch(&mut self, epoch: u64) -> bool {
+        let newer = epoch > self.epoch;
+        if newer {
+            self.epoch = epoch;
+            self.era += 1;
+        }
+        newer
+    }
+
+    /// The request was not answered, or could not be sent. It is sent again after a moment, and at once where another
+    /// era has begun meanwhile.
     pub fn failed(&mut self, now: Instant) {
         let Some(in_flight) = self.in_flight.take() else { return };
         for (chan, _) in in_flight.rows {
@@ -219,14 +240,14 @@ impl Lobby {
         if in_flight.whole.is_some() {
             self.send_whole(now);
         }
-        self.send_at = Some(now + RETRY_AFTER);
+        self.send_at = Some(if in_flight.era == self.era { now + RETRY_AFTER } else { now });
     }
 
     /// The request was answered.
     pub fn answered(&mut self, reply: &TableReply, now: Instant, out: &mut Vec<Effect>) {
         if reply.resend {
             self.failed(now);
-            self.epoch = self.epoch.max(reply.epoch);
+            self.take_epoch(reply.epoch);
             self.send_whole(now);
             self.send_at = Some(now);
             return;
@@ -236,11 +257,8 @@ impl Lobby {
         if self.sync == Sync::Parts && in_flight.whole.is_some_and(|whole| whole.last) {
             self.sync = Sync::Changes;
         }
-        if reply.epoch > self.epoch {
-            self.epoch = reply.epoch;
-            if !at_once {
-                self.send_whole(now);
-            }
+        if self.take_epoch(reply.epoch) && !at_once {
+            self.send_whole(now);
         }
         let mut joined = Vec::new();
         for (chan, n) in in_flight.rows {
@@ -265,11 +283,13 @@ impl Lobby {
         out: &mut Vec<Effect>,
     ) {
         let Some(row) = self.rows.get_mut(&chan) else { return };
-        if let At::Student { ready, .. } = &mut row.at {
-            *ready &= row.n != n;
-        }
         if row.n != n {
             return;
+        }
+        match &mut row.at {
+            At::Student { ready, .. } => *ready = false,
+            At::Teacher { says, said, .. } => *said = std::mem::take(says).over(*said),
+            At::Chat { .. } | At::Left { .. } => {}
         }
         if matches!(row.at, At::Left { .. }) {
             self.rows.remove(&chan);
@@ -297,8 +317,7 @@ impl Lobby {
         if status.epoch < self.epoch {
             return;
         }
-        if status.epoch > self.epoch {
-            self.epoch = status.epoch;
+        if self.take_epoch(status.epoch) {
             self.send_whole(now);
         }
         let seen = self.status.map_or(0, |status| status.version);
@@ -345,6 +364,15 @@ impl Lobby {
         }
         Some(Pushed { v: V1, gone })
     }
+}
+
+/// What a teacher says beside what it said before: that counts still, and may not have reached the matcher.
+fn added(before: &At, mut at: At) -> At {
+    if let (At::Teacher { says, said, .. }, At::Teacher { says: earlier, said: acknowledged, .. }) = (&mut at, before) {
+        *says = says.over(*earlier);
+        *said = *acknowledged;
+    }
+    at
 }
 
 #[cfg(test)]

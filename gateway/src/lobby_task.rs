@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use switchboard_contract::limits;
-use switchboard_contract::lobby::{At, ChannelId, Claim, Done, Push, Status, TableReply, Terminate};
+use switchboard_contract::lobby::{At, ChannelId, Claim, Push, Status, TableReply, Terminate};
 use switchboard_contract::names::{self, Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
@@ -19,6 +19,7 @@ use switchboard_contract::wire::{self, V1};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::asking;
 use crate::commands::LobbyCommand;
 use crate::lobby::{Effect, Lobby};
 use crate::mailbox::{Broadcast, Event, Mailbox, Outcome};
@@ -34,12 +35,14 @@ pub struct LobbyHandle {
 }
 
 /// What others may know of the lobby.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct View {
     /// The last status; `None` before the first.
     pub status: Option<Status>,
     /// The matcher knows this gateway's whole table.
     pub settled: bool,
+    /// See [`Lobby::era`].
+    pub era: u64,
 }
 
 impl LobbyHandle {
@@ -115,8 +118,8 @@ impl Task {
         let mut commands = Vec::new();
         let mut out = Vec::new();
         loop {
-            self.ask();
             self.publish_view();
+            self.ask();
             let wake = self.lobby.wake();
             let timer = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into());
             tokio::select! {
@@ -168,28 +171,25 @@ impl Task {
         }
     }
 
-    /// A request that is asked once: without an answer it is `unavailable`, and the client asks again.
+    /// A request of a channel. A socket has at most one claim, and one end of a chat for each of its channels, on their
+    /// way; but what its channels leave behind when they go waits on for a while, so there is a limit to all together.
     fn request(&mut self, verb: MatcherVerb, body: Bytes, mailbox: Mailbox, chan: ChannelId, serial: u32) {
-        let nats = self.nats.clone();
-        self.answers.push(Box::pin(async move {
-            let reply = nats.request(verb.subject(), body, limits::COMMIT_TIMEOUT).await;
-            let done = reply.ok().and_then(|reply| understood(wire::decode::<Done>("done", &reply.payload)));
-            let outcome = match done {
-                Some(Done { refused: None, .. }) => Outcome::Ok("{}".into()),
-                Some(Done { refused: Some(reason), .. }) => Outcome::Refused(reason.into()),
-                None => Outcome::Refused(Reason::Unavailable.into()),
-            };
-            Answer::Request(mailbox, chan, serial, outcome)
-        }));
+        if self.answers.len() >= limits::MATCHER_REQUESTS_MAX {
+            let outcome = Outcome::Refused(Reason::Unavailable.into());
+            return mailbox.send(Arc::new(Event::Done { chan, serial, outcome }));
+        }
+        let asking = asking::ask(self.nats.clone(), verb, body, self.view.subscribe());
+        self.answers.push(Box::pin(async move { Answer::Request(mailbox, chan, serial, asking.await) }));
     }
 
     fn ask(&mut self) {
         let Some(table) = self.lobby.next_request(Instant::now()) else { return };
         let (nats, body) = (self.nats.clone(), wire::encode(&table));
+        let (era, view) = (self.lobby.era(), self.view.subscribe());
         self.answers.push(Box::pin(async move {
-            let reply = nats.request(MatcherVerb::Table.subject(), body, limits::COMMIT_TIMEOUT).await;
+            let reply = asking::once(&nats, MatcherVerb::Table, body, era, view).await;
             let reply = reply.inspect_err(|error| tracing::debug!(%error, "the table was not answered"));
-            Answer::Table(reply.ok().and_then(|reply| understood(wire::decode("table reply", &reply.payload))))
+            Answer::Table(reply.ok().flatten())
         }));
     }
 
@@ -239,10 +239,11 @@ impl Task {
     }
 
     fn publish_view(&self) {
-        let view = View { status: self.lobby.status().copied(), settled: self.lobby.is_settled() };
+        let lobby = &self.lobby;
+        let view = View { status: lobby.status().copied(), settled: lobby.is_settled(), era: lobby.era() };
         self.nobody_waits.store(view.status.is_some_and(|status| status.waiting == 0), Ordering::Relaxed);
         self.view.send_if_modified(|now| {
-            let changed = now.status != view.status || now.settled != view.settled;
+            let changed = *now != view;
             *now = view;
             changed
         });
@@ -250,6 +251,6 @@ impl Task {
     }
 }
 
-fn understood<T>(decoded: Result<T, wire::DecodeError>) -> Option<T> {
+pub(crate) fn understood<T>(decoded: Result<T, wire::DecodeError>) -> Option<T> {
     decoded.inspect_err(|error| tracing::warn!(%error, "from the matcher")).ok()
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 use switchboard_contract::limits;
-use switchboard_contract::lobby::Role;
+use switchboard_contract::lobby::{Role, TeacherSettings};
 use switchboard_contract::names::UserId;
 use switchboard_contract::reason::Reason;
 
@@ -128,38 +128,14 @@ pub struct JoinUser {
     pub last_seq: Option<u64>,
 }
 
-/// What a teacher may set, in its join and with `teacher:update`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct TeacherSettings {
-    /// Chats at once.
-    pub capacity: Option<u32>,
-    /// Students are assigned without asking.
-    pub auto: Option<bool>,
-    /// No new students.
-    pub away: Option<bool>,
-}
-
-impl TeacherSettings {
-    /// Checks the capacity against the server's limit.
-    ///
-    /// # Errors
-    /// `invalid_payload`.
-    pub fn check(self, capacity_max: u32) -> Result<Self, Refusal> {
-        match self.capacity {
-            Some(n) if n == 0 || n > capacity_max => {
-                Err(Refusal::invalid(format!("capacity must be 1 to {capacity_max}")))
-            }
-            _ => Ok(self),
-        }
-    }
-
-    /// These, and where they say nothing, the earlier ones.
-    pub fn over(self, earlier: Self) -> Self {
-        TeacherSettings {
-            capacity: self.capacity.or(earlier.capacity),
-            auto: self.auto.or(earlier.auto),
-            away: self.away.or(earlier.away),
-        }
+/// Checks a capacity that a teacher names against the server's limit.
+///
+/// # Errors
+/// `invalid_payload`.
+pub fn check_capacity(settings: TeacherSettings, capacity_max: u32) -> Result<TeacherSettings, Refusal> {
+    match settings.capacity {
+        Some(n) if n == 0 || n > capacity_max => Err(Refusal::invalid(format!("capacity must be 1 to {capacity_max}"))),
+        _ => Ok(settings),
     }
 }
 
@@ -337,11 +313,11 @@ mod tests {
 
     #[test]
     fn capacity_has_bounds() {
-        let settings = |capacity| TeacherSettings { capacity, ..TeacherSettings::default() };
-        assert!(settings(Some(0)).check(5).is_err());
-        assert!(settings(Some(6)).check(5).is_err());
-        assert!(settings(Some(5)).check(5).is_ok());
-        assert!(settings(None).check(5).is_ok());
+        let check = |capacity| check_capacity(TeacherSettings { capacity, ..TeacherSettings::default() }, 5);
+        assert!(check(Some(0)).is_err());
+        assert!(check(Some(6)).is_err());
+        assert!(check(Some(5)).is_ok());
+        assert!(check(None).is_ok());
     }
 
     #[test]

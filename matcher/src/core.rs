@@ -26,13 +26,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use switchboard_contract::limits::BATCH_RECORDS_MAX;
+use switchboard_contract::limits::{BATCH_RECORDS_MAX, CAPACITY_LIMIT};
 use switchboard_contract::lobby::{ChannelId, Done, NewChat, Positions, Push, Status, TableReply};
 use switchboard_contract::names::{ChatId, Incarnation, LobbyKey, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::V1;
 
-pub use types::{Batch, CAPACITY_LIMIT, Config, Counters, Effect, Input, Loaded, Now, Record, Token};
+pub use types::{Batch, Config, Counters, Effect, Input, Loaded, Now, Record, Token};
 
 use board::Board;
 use chats::Chat;

@@ -24,7 +24,7 @@ use switchboard_contract::process::{CommonArgs, UsageError};
 use switchboard_contract::streams::{self, Asset};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{CAPACITY_LIMIT, Config};
+use crate::core::Config;
 use crate::service::{End, Term};
 use crate::standby::Standby;
 
@@ -39,7 +39,8 @@ pub struct Args {
     #[arg(long, env = "SWITCHBOARD_GRACE_MS", value_name = "MS", default_value_t = ms(limits::GRACE))]
     pub grace_ms: u64,
     /// The largest capacity that a teacher may have, in chats; at most 300.
-    #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", value_name = "CHATS", default_value_t = limits::CAPACITY_MAX)]
+    #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", value_name = "CHATS", default_value_t = limits::CAPACITY_MAX,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CAPACITY_LIMIT)))]
     pub max_capacity: u32,
     /// A chat that one side has not entered for this long ends, in milliseconds.
     #[arg(long, env = "SWITCHBOARD_ENTER_TIMEOUT_MS", value_name = "MS", default_value_t = ms(limits::ENTER_TIMEOUT))]
@@ -54,9 +55,6 @@ pub struct Args {
 
 impl Args {
     fn config(&self) -> Result<Config, UsageError> {
-        if !(1..=CAPACITY_LIMIT).contains(&self.max_capacity) {
-            return Err(UsageError(format!("--max-capacity {}: it is between 1 and 300", self.max_capacity)));
-        }
         if !(1..=limits::QUEUE_MAX).contains(&self.max_waiting) {
             let max = limits::QUEUE_MAX;
             return Err(UsageError(format!("--max-waiting {}: it is between 1 and {max}", self.max_waiting)));
@@ -134,4 +132,21 @@ async fn prepare(args: &Args, me: &Incarnation) -> anyhow::Result<Nats> {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn a_capacity_has_to_fit_into_a_batch() {
+        for (chats, fits) in
+            [(0, false), (1, true), (limits::CAPACITY_LIMIT, true), (limits::CAPACITY_LIMIT + 1, false)]
+        {
+            let args = Args::try_parse_from(["switchboard-matcher", "--max-capacity", &chats.to_string()]);
+            assert_eq!(args.is_ok(), fits, "{chats}");
+        }
+    }
 }

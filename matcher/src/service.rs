@@ -387,14 +387,25 @@ impl<'a> Term<'a> {
     /// Takes no more requests, and waits for the batch in flight.
     async fn finish(mut self) -> End {
         self.requests = SelectAll::new();
-        if let Some(task) = self.commit.take()
-            && let Ok(Outcome::Committed { seq }) = task.await
-        {
-            // Pushes and log entries among them are never sent: the next leader owes them.
-            let effects = self.core.committed(now(self.start), seq);
-            self.perform(effects);
+        let mut known = true;
+        if let Some(task) = self.commit.take() {
+            if let Ok(Outcome::Committed { seq }) = task.await {
+                // Pushes and log entries among them are never sent: the next leader owes them.
+                let effects = self.core.committed(now(self.start), seq);
+                self.perform(effects);
+            } else {
+                known = false;
+            }
         }
         let _ = self.service.stop().await;
+        // What is not committed by now never is: who asked for it hears so, and asks the next leader. Only the end of a
+        // chat may be committed, and miss its log entry; a second time does no harm there. Tables get no answer:
+        // gateways send them anew once another one leads. If a batch's fate is unknown, nobody gets one.
+        let body = encode(&Done { v: V1, epoch: self.epoch.number, refused: Some(Reason::Unavailable) });
+        let table = MatcherVerb::Table.subject();
+        for request in self.waiting.into_values().filter(|request| known && *request.message.subject != *table) {
+            self.outbox.send(Out::Reply(request, body.clone()));
+        }
         self.outbox.close().await;
         End::Stopped
     }

@@ -13,6 +13,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// What should not come is waited for this long.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(300);
 
+/// Which of the processes is the matcher: the second that was started.
+const MATCHER: usize = 1;
+
 /// The system. Its gateways are in different processes.
 pub(crate) struct System {
     pub(crate) nats: NatsServer,
@@ -54,6 +57,13 @@ impl System {
     }
 
     fn spawn(&mut self, binary: &str, flags: &[&str]) {
+        let (child, admin) = self.process(binary, flags);
+        self.children.push(child);
+        self.admin.push(admin);
+    }
+
+    /// A process, and its admin port.
+    fn process(&self, binary: &str, flags: &[&str]) -> (Child, u16) {
         let folder = std::path::Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().expect("a folder");
         let admin = free_port();
         let child = Command::new(folder.join(binary))
@@ -69,8 +79,7 @@ impl System {
             .stdin(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{binary}: {error}; run `cargo build --workspace --bins` first"));
-        self.children.push(child);
-        self.admin.push(admin);
+        (child, admin)
     }
 
     /// Where a gateway is, counted from 0.
@@ -129,6 +138,20 @@ impl System {
     pub(crate) fn kill_history(&mut self) {
         let history = self.children.first_mut().expect("it is the first that was started");
         history.kill().and_then(|()| history.wait()).expect("it is killed");
+    }
+
+    /// `kill -9` for the matcher. Its lease is taken away too: how long it lasts is not what is tested here.
+    pub(crate) async fn kill_matcher(&mut self) {
+        let matcher = &mut self.children[MATCHER];
+        matcher.kill().and_then(|()| matcher.wait()).expect("it is killed");
+        let context = async_nats::jetstream::new(self.nats.client().await);
+        let leases = context.get_key_value("leases").await.expect("the bucket");
+        leases.delete("matcher").await.expect("it is deleted");
+    }
+
+    /// Another matcher in the place of the one that was killed.
+    pub(crate) fn start_matcher(&mut self) {
+        (self.children[MATCHER], self.admin[MATCHER]) = self.process("switchboard-matcher", &[]);
     }
 
     /// A signal for each gateway, such as to pause it.

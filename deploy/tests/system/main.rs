@@ -9,3 +9,4 @@ mod repository;
 mod runner;
 mod session;
 mod support;
+mod takeover;

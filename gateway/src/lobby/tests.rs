@@ -1,7 +1,7 @@
 //! The lobby's table as tables: what changes, what is told, and who is answered.
 
 use super::*;
-use switchboard_contract::lobby::{ChatStatus, NewChat, Positions, Role};
+use switchboard_contract::lobby::{ChatStatus, NewChat, Positions, Role, TeacherSettings};
 use switchboard_contract::names::{ChatId, UserId};
 
 struct Desk {
@@ -54,7 +54,11 @@ fn member() -> At {
 }
 
 fn teacher() -> At {
-    At::Teacher { id: UserId::from(7), capacity: None, auto: None, away: None }
+    says(TeacherSettings::default(), TeacherSettings::default())
+}
+
+fn says(says: TeacherSettings, said: TeacherSettings) -> At {
+    At::Teacher { id: UserId::from(7), says, said }
 }
 
 fn rows(table: Option<Table>) -> Vec<(u64, u64, At)> {
@@ -108,6 +112,28 @@ fn a_ready_that_was_acknowledged_is_not_told_again() {
 }
 
 #[test]
+fn what_a_teacher_said_is_told_as_new_until_it_is_acknowledged() {
+    let none = TeacherSettings::default();
+    let (three, away) = (TeacherSettings { capacity: Some(3), ..none }, TeacherSettings { away: Some(true), ..none });
+    let mut desk = Desk::new();
+    desk.set(1, says(three, none), Some(1));
+    assert_eq!(rows(desk.request()), [(1, 1, says(three, none))]);
+    desk.set(1, says(away, none), Some(2));
+    desk.answer(reply(1, 0));
+    assert_eq!(rows(desk.request()), [(1, 2, says(three.over(away), none))], "an answer to an earlier version");
+    desk.answer(reply(1, 0));
+    desk.status(Status { epoch: 2, ..Status::default() });
+    assert_eq!(rows(desk.request()), [(1, 2, says(none, three.over(away)))]);
+    desk.answer(reply(2, 0));
+    let here = TeacherSettings { away: Some(false), ..none };
+    desk.set(1, says(here, none), Some(3));
+    assert_eq!(rows(desk.request()), [(1, 3, says(here, three.over(away)))], "only what it says now");
+    desk.answer(reply(2, 0));
+    desk.lobby.reconnected(desk.now);
+    assert_eq!(rows(desk.request()), [(1, 3, says(none, here.over(three)))]);
+}
+
+#[test]
 fn a_ready_that_came_while_a_request_was_on_its_way_is_kept() {
     let mut desk = Desk::new();
     desk.set(1, student(true), Some(1));
@@ -116,6 +142,25 @@ fn a_ready_that_came_while_a_request_was_on_its_way_is_kept() {
     assert!(desk.answer(reply(1, 2)).is_empty());
     assert_eq!(rows(desk.request()), [(1, 2, student(true))]);
     assert_eq!(desk.answer(reply(1, 2)), [Effect::Done(1, 2, Outcome::Ok("{}".into()))]);
+}
+
+#[test]
+fn what_an_earlier_leader_did_not_answer_goes_to_the_next_at_once() {
+    let mut desk = Desk::new();
+    desk.set(1, student(true), Some(1));
+    assert_eq!(rows(desk.request()).len(), 1);
+    let era = desk.lobby.era();
+    desk.status(Status { epoch: 2, ..Status::default() });
+    assert!(desk.request().is_none(), "one is on its way");
+    assert_ne!(desk.lobby.era(), era, "and nobody waits for it any more");
+    desk.lobby.failed(desk.now);
+    assert_eq!(rows(desk.request()), [(1, 1, student(true))]);
+    assert_eq!(desk.answer(reply(2, 1)), [Effect::Done(1, 1, Outcome::Ok("{}".into()))]);
+    let era = desk.lobby.era();
+    desk.status(Status { epoch: 2, version: 1, ..Status::default() });
+    assert_eq!(desk.lobby.era(), era, "the same leader");
+    desk.lobby.reconnected(desk.now);
+    assert_ne!(desk.lobby.era(), era);
 }
 
 #[test]

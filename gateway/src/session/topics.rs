@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use axum::extract::ws::Utf8Bytes;
 use switchboard_contract::limits::{self, SHOWN_CHATS_MAX};
-use switchboard_contract::lobby::{At, ChannelId, ChatRecord, Role};
+use switchboard_contract::lobby::{At, ChannelId, ChatRecord, Role, TeacherSettings};
 use switchboard_contract::names::{ChatId, IdError, UserId};
 use switchboard_contract::reason::Reason;
 
 use super::{Effect, SessionLimits, WaitingFrames};
 use crate::commands::{ChatCommand, ChatPush, LobbyCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
-use crate::payload::{self, HistoryParams, JoinUser, Named, Refusal, TeacherSettings};
+use crate::payload::{self, HistoryParams, JoinUser, Named, Refusal};
 
 /// A topic that can be joined.
 pub(super) enum Topic {
@@ -40,7 +40,7 @@ impl Topic {
 /// What a channel is joined to.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Teachers { id: UserId, settings: TeacherSettings, status_version: u64, claimed: Option<Instant>, told: Vec<Told> },
+    Teachers { id: UserId, status_version: u64, claimed: Option<Instant>, told: Vec<Told> },
     Student { id: UserId, told: Vec<Told> },
     Chat { chat: ChatId, role: Role },
 }
@@ -222,12 +222,8 @@ pub(super) fn join(
     match topic {
         Topic::Teachers => {
             expect_role(user.role, Role::Teacher)?;
-            let settings = user.settings.check(limits.capacity)?;
-            let effect = set(teacher_at(&user.user_id, settings));
-            Ok((
-                Kind::Teachers { id: user.user_id, settings, status_version: 0, claimed: None, told: Vec::new() },
-                effect,
-            ))
+            let effect = set(teacher_at(&user.user_id, user.settings, limits)?);
+            Ok((Kind::Teachers { id: user.user_id, status_version: 0, claimed: None, told: Vec::new() }, effect))
         }
         Topic::Student(id) => {
             expect_role(user.role, Role::Student)?;
@@ -254,8 +250,9 @@ fn expect_role(role: Option<Role>, expected: Role) -> Result<(), Refusal> {
     }
 }
 
-fn teacher_at(id: &UserId, settings: TeacherSettings) -> At {
-    At::Teacher { id: id.clone(), capacity: settings.capacity, auto: settings.auto, away: settings.away }
+fn teacher_at(id: &UserId, says: TeacherSettings, limits: &SessionLimits) -> Result<At, Refusal> {
+    let says = payload::check_capacity(says, limits.capacity)?;
+    Ok(At::Teacher { id: id.clone(), says, said: TeacherSettings::default() })
 }
 
 /// Whether a claim names nobody else.
@@ -278,11 +275,7 @@ pub(super) fn push(
     let chan = channel.chan;
     let set = |at| Ok(Effect::Lobby(LobbyCommand::Set { chan, at, serial: Some(serial) }));
     match (&mut channel.kind, frame.event.as_ref()) {
-        (Kind::Teachers { id, settings, .. }, "teacher:update") => {
-            let update: TeacherSettings = payload::read(frame.payload)?;
-            *settings = update.check(limits.capacity)?.over(*settings);
-            set(teacher_at(id, *settings))
-        }
+        (Kind::Teachers { id, .. }, "teacher:update") => set(teacher_at(id, payload::read(frame.payload)?, limits)?),
         (Kind::Student { id, .. }, "student:ready") => {
             let named: Named = payload::read(frame.payload)?;
             if named.user_id.is_some_and(|named| named != *id) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use switchboard_contract::limits::CAPACITY_DEFAULT;
-use switchboard_contract::lobby::{ChatEnd, Role, StudentRecord, StudentState, TeacherRecord};
+use switchboard_contract::lobby::{ChatEnd, Role, StudentRecord, StudentState, TeacherRecord, TeacherSettings};
 use switchboard_contract::names::{LobbyKey, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::{V1, timestamp};
@@ -36,17 +36,17 @@ pub(super) struct Student {
     pub(super) lost: bool,
 }
 
-/// What a teacher may set about itself; `None`: as it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub(super) capacity: Option<u32>,
-    pub(super) auto: Option<bool>,
-    pub(super) away: Option<bool>,
-}
-
 impl Core {
-    /// A row of a teacher, new or changed.
-    pub(super) fn teacher_row(&mut self, now: Now, addr: Addr, id: &UserId, settings: Settings) {
+    /// A row of a teacher, new or changed: what it says, and what it said before. That is on the roster, unless another
+    /// channel has said something else since; it counts only where the teacher is not on the roster.
+    pub(super) fn teacher_row(
+        &mut self,
+        now: Now,
+        addr: Addr,
+        id: &UserId,
+        says: TeacherSettings,
+        said: TeacherSettings,
+    ) {
         let max_capacity = self.config.max_capacity;
         let is_new = !self.teachers.contains_key(id);
         let teacher = self.teachers.entry(id.clone()).or_insert_with(|| Teacher {
@@ -62,6 +62,7 @@ impl Core {
             rows: BTreeSet::new(),
         });
         let record = &mut teacher.record;
+        let settings = if is_new { says.over(said) } else { says };
         let before = (record.capacity, record.auto, record.away);
         record.capacity = settings.capacity.map_or(record.capacity, |c| c.clamp(1, max_capacity));
         record.auto = settings.auto.unwrap_or(record.auto);

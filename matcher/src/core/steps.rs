@@ -6,7 +6,6 @@ use switchboard_contract::names::{ChatId, Incarnation};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::V1;
 
-use super::roster::Settings;
 use super::table::{Addr, GatewayNo, Member, Seen};
 use super::timers::Timer;
 use super::types::{Effect, Input, Token};
@@ -213,9 +212,7 @@ impl Core {
             }
         }
         match row.at {
-            At::Teacher { id, capacity, auto, away } => {
-                self.teacher_row(now, addr, &id, Settings { capacity, auto, away });
-            }
+            At::Teacher { id, says, said } => self.teacher_row(now, addr, &id, says, said),
             At::Student { id, ready } => return self.student_row(now, addr, &id, ready),
             At::Chat { chat, role, entered } => self.chat_row(addr, &chat, role, entered),
             At::Left { .. } => unreachable!("handled above"),

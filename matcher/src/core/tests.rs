@@ -8,7 +8,9 @@ mod telling;
 
 use std::time::{Duration, SystemTime};
 
-use switchboard_contract::lobby::{At, ChannelId, ChatEvent, Claim, NewChat, Role, Row, Table, Terminate, Whole};
+use switchboard_contract::lobby::{
+    At, ChannelId, ChatEvent, Claim, NewChat, Role, Row, Table, TeacherSettings, Terminate, Whole,
+};
 use switchboard_contract::names::{ChatId, Incarnation, UserId};
 use switchboard_contract::wire::V1;
 
@@ -173,11 +175,24 @@ fn chat_id(id: &str) -> ChatId {
 }
 
 fn teacher(id: u64) -> At {
-    At::Teacher { id: UserId::from(id), capacity: None, auto: None, away: None }
+    set(id, None, None, None)
 }
 
 fn set(id: u64, capacity: Option<u32>, auto: Option<bool>, away: Option<bool>) -> At {
-    At::Teacher { id: UserId::from(id), capacity, auto, away }
+    At::Teacher {
+        id: UserId::from(id),
+        says: TeacherSettings { capacity, auto, away },
+        said: TeacherSettings::default(),
+    }
+}
+
+/// As [`set`], said before and acknowledged.
+fn was_set(id: u64, capacity: Option<u32>, auto: Option<bool>, away: Option<bool>) -> At {
+    At::Teacher {
+        id: UserId::from(id),
+        says: TeacherSettings::default(),
+        said: TeacherSettings { capacity, auto, away },
+    }
 }
 
 fn student(id: u64, ready: bool) -> At {

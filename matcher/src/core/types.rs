@@ -17,7 +17,7 @@ pub type Token = u64;
 pub struct Config {
     /// A lost user's place is kept this long.
     pub grace: Duration,
-    /// The largest capacity of a teacher; a larger one is lowered to it. Chats, at most [`CAPACITY_LIMIT`].
+    /// The largest capacity of a teacher; a larger one is lowered to it. Chats, at most [`limits::CAPACITY_LIMIT`].
     pub max_capacity: u32,
     /// A chat that one side has not entered for this long ends.
     pub enter_timeout: Duration,
@@ -26,10 +26,6 @@ pub struct Config {
     /// Students waiting at once.
     pub max_waiting: usize,
 }
-
-/// The largest `max_capacity`: a teacher that leaves with so many chats touches three records for each and its own,
-/// all in one batch, and a batch should still have room for something else. Chats.
-pub const CAPACITY_LIMIT: u32 = 300;
 
 impl Default for Config {
     fn default() -> Self {

@@ -16,6 +16,7 @@ use switchboard_contract::wire::{V1, decode, encode};
 use tokio::sync::mpsc;
 
 use crate::nats_server::{DEADLINE, Servers, until};
+use crate::peers::teacher;
 
 const STUDENTS: u64 = 1_000;
 const TEACHERS: u64 = 10;
@@ -164,7 +165,7 @@ async fn a_crowd(count: usize) {
     tokio::spawn(chats(b.clone(), Role::Student, served.clone()));
     let begin = std::time::Instant::now();
     for chan in 1..=TEACHERS {
-        a.row(chan, 1, At::Teacher { id: UserId::from(chan), capacity: None, auto: None, away: None });
+        a.row(chan, 1, teacher(chan));
     }
     for chan in 1..=STUDENTS {
         b.row(chan, 1, At::Student { id: UserId::from(chan), ready: true });

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use switchboard_contract::lobby::{
-    At, ChatEvent, ChatRecord, ChatStatus, Claim, Push, Role, Row, Status, StudentState, Table, TableReply, Terminate,
-    Whole,
+    At, ChatEvent, ChatRecord, ChatStatus, Claim, Push, Role, Row, Status, StudentState, Table, TableReply,
+    TeacherSettings, Terminate, Whole,
 };
 use switchboard_contract::names::{ChatId, Incarnation, LobbyKey, UserId};
 use switchboard_contract::reason::Reason;
@@ -208,11 +208,17 @@ impl World {
 
     fn some_teacher(&mut self, id: Option<UserId>) -> At {
         let id = id.unwrap_or_else(|| self.some_user(3));
+        let said = if self.rng.random_bool(0.3) { self.some_settings() } else { TeacherSettings::default() };
+        At::Teacher { id, says: self.some_settings(), said }
+    }
+
+    fn some_settings(&mut self) -> TeacherSettings {
         let rng = &mut self.rng;
-        let capacity = rng.random_bool(0.5).then(|| rng.random_range(0..6));
-        let auto = rng.random_bool(0.3).then(|| rng.random_bool(0.5));
-        let away = rng.random_bool(0.3).then(|| rng.random_bool(0.3));
-        At::Teacher { id, capacity, auto, away }
+        TeacherSettings {
+            capacity: rng.random_bool(0.5).then(|| rng.random_range(0..6)),
+            auto: rng.random_bool(0.3).then(|| rng.random_bool(0.5)),
+            away: rng.random_bool(0.3).then(|| rng.random_bool(0.3)),
+        }
     }
 
     fn some_user(&mut self, count: u64) -> UserId {

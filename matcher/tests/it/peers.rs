@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::lobby::{
-    At, Claim, Done, Heartbeat, Leader, Push, Pushed, Row, Status, Table, TableReply, Terminate, Whole,
+    At, Claim, Done, Heartbeat, Leader, Push, Pushed, Row, Status, Table, TableReply, TeacherSettings, Terminate, Whole,
 };
 use switchboard_contract::log::Entry;
 use switchboard_contract::names::{self, ChatId, Incarnation, LogName, MatcherVerb, UserId};
@@ -143,7 +143,7 @@ impl Gateway {
 }
 
 pub(crate) fn teacher(id: u64) -> At {
-    At::Teacher { id: UserId::from(id), capacity: None, auto: None, away: None }
+    At::Teacher { id: UserId::from(id), says: TeacherSettings::default(), said: TeacherSettings::default() }
 }
 
 pub(crate) fn student(id: u64, ready: bool) -> At {

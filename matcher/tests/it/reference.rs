@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use switchboard_contract::lobby::{At, ChatEnd, Role, Row, StudentState, Whole};
+use switchboard_contract::lobby::{At, ChatEnd, Role, Row, StudentState, TeacherSettings, Whole};
 use switchboard_contract::reason::Reason;
 use switchboard_matcher::core::Config;
 
@@ -30,6 +30,14 @@ pub(crate) struct Teacher {
     pub(crate) capacity: u32,
     pub(crate) auto: bool,
     pub(crate) away: bool,
+}
+
+impl Teacher {
+    fn set(&mut self, settings: &TeacherSettings, max_capacity: u32) {
+        self.capacity = settings.capacity.unwrap_or(self.capacity).max(1).min(max_capacity);
+        self.auto = settings.auto.unwrap_or(self.auto);
+        self.away = settings.away.unwrap_or(self.away);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -230,17 +238,17 @@ impl Lobby {
             None => self.channels.push(Channel { place, n, who }),
         }
         match at {
-            At::Teacher { id, capacity, auto, away } => {
+            At::Teacher { id, says, said } => {
                 let id = id.to_string();
                 self.due.retain(|(_, due)| *due != Due::TeacherGone(id.clone()));
+                let max_capacity = self.config.max_capacity;
                 if !self.teachers.iter().any(|t| t.id == id) {
-                    let capacity = self.config.max_capacity.min(5);
-                    self.teachers.push(Teacher { id: id.clone(), capacity, auto: false, away: false });
+                    let mut teacher = Teacher { id: id.clone(), capacity: 5, auto: false, away: false };
+                    teacher.set(said, max_capacity);
+                    self.teachers.push(teacher);
                 }
                 let teacher = self.teachers.iter_mut().find(|t| t.id == id).expect("it is there");
-                teacher.capacity = capacity.unwrap_or(teacher.capacity).max(1).min(self.config.max_capacity);
-                teacher.auto = auto.unwrap_or(teacher.auto);
-                teacher.away = away.unwrap_or(teacher.away);
+                teacher.set(says, max_capacity);
             }
             At::Student { id, ready } => {
                 let id = id.to_string();

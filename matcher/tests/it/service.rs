@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use switchboard_contract::lobby::{At, ChatEvent, ChatStatus, Role, Row, Status, Table};
+use switchboard_contract::lobby::{At, ChatEvent, ChatStatus, Claim, Done, Role, Row, Status, Table, TeacherRecord};
 use switchboard_contract::names::{self, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
@@ -177,4 +177,52 @@ async fn a_batch_without_an_answer_begins_a_new_epoch_with_what_is_stored() {
     let reply = a.whole((1..=3).map(|id| (id, 1, student(id, true))).collect()).await;
     assert_eq!((counts(&reply.status), reply.epoch), ([0, 3, 0, 0], now.status.epoch));
     matcher.stop().await;
+}
+
+/// A leader is stopped while claims of many teachers wait for its next batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_refuses_what_it_has_not_written_and_nothing_else() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect().await;
+    let context = jetstream::new(nats.client.clone());
+    let mut refused = 0;
+    for round in 0..20 {
+        let matcher = Matcher::lead(&servers, &nats, &[]).await;
+        let a = Gateway::start(&nats, &format!("a{round}")).await;
+        let teachers = round * 100 + 1..round * 100 + 31;
+        let rows = teachers.clone().flat_map(|id| [(id, 1, teacher(id)), (id + 10_000, 1, student(id, true))]);
+        a.whole(rows.collect()).await;
+        // The next batch does not begin for a while after this one.
+        assert_eq!(a.claim(teachers.start).await, None);
+        let claim = async |chan| {
+            let claim = encode(&Claim { v: V1, gateway: a.name.clone(), chan });
+            let answer = nats.request(MatcherVerb::Claim.subject(), claim, Duration::from_secs(1)).await;
+            (chan, answer.ok().map(|answer| decode::<Done>("done", &answer.payload).expect("an answer").refused))
+        };
+        let claims = futures_util::future::join_all(teachers.clone().skip(1).map(claim));
+        let stop = async {
+            a.leader().await;
+            matcher.stop().await;
+        };
+        let (answers, ()) = tokio::join!(claims, stop);
+        let bucket = context.get_key_value(names::LOBBY_BUCKET).await.expect("the bucket");
+        for (id, answer) in answers {
+            let record = bucket.get(format!("teacher.{id}")).await.expect("an answer").expect("a record");
+            let record: TeacherRecord = decode("teacher", &record).expect("a record");
+            match answer {
+                Some(None) => assert_eq!(record.chats.len(), 1, "done"),
+                Some(Some(reason)) => {
+                    assert_eq!((reason, record.chats.len()), (Reason::Unavailable, 0), "not done");
+                    refused += 1;
+                }
+                // It came too late to be read.
+                None => {}
+            }
+        }
+        if refused > 0 {
+            eprintln!("{refused} claims were refused in round {round}");
+            return;
+        }
+    }
+    panic!("no claim was refused");
 }

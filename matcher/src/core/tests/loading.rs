@@ -114,3 +114,34 @@ fn records_that_do_not_fit_together_are_repaired() {
     rig.commit();
     assert_eq!(rig.counts(), [0, 1, 0, 1]);
 }
+
+#[test]
+fn of_two_channels_of_a_teacher_the_one_that_spoke_last_counts_after_a_take_over() {
+    let (mut old, mut bucket) = (Rig::new(), Bucket::default());
+    for (gateway, at) in [("b", set(1, Some(3), Some(true), None)), ("a", set(1, Some(4), None, Some(true)))] {
+        let table = old.table(gateway, vec![(1, 1, at)], None);
+        old.put(table);
+        let batch = old.core.take_batch(old.now()).expect("a batch");
+        bucket.write(&batch, old.seq + 1);
+        old.commit();
+    }
+    let mut rig = take_over(&old, &bucket, true);
+    rig.put(Input::Tick);
+    // The older one comes last.
+    for (gateway, at) in [("a", was_set(1, Some(4), None, Some(true))), ("b", was_set(1, Some(3), Some(true), None))] {
+        let table = rig.table(gateway, vec![(1, 1, at)], Some(Whole { first: true, last: true }));
+        rig.put(table);
+        assert_eq!(rig.batch(), None, "nothing changes");
+    }
+    let table = rig.table("b", vec![(1, 2, set(1, Some(2), None, None))], None);
+    rig.put(table);
+    assert_eq!(rig.batch(), Some(vec!["teacher.1 2 auto away []".into()]), "but what is said now counts");
+}
+
+#[test]
+fn a_teacher_who_is_not_on_the_roster_any_more_comes_back_as_it_was() {
+    let mut rig = Rig::new();
+    let table = rig.table("a", vec![(1, 1, was_set(1, Some(3), Some(true), None))], None);
+    rig.put(table);
+    assert_eq!(rig.batch(), Some(vec!["teacher.1 3 auto []".into()]));
+}
