@@ -170,6 +170,9 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// A lease that is not renewed expires after this long. Whole seconds, as NATS has it.
 pub const LEASE_TTL: Duration = Duration::from_secs(2);
+/// One request on the way to an epoch: while a cluster chooses who leads the bucket nobody answers it, so it is soon
+/// asked again.
+pub const EPOCH_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a leader renews its lease, and how long it waits for one answer.
 pub const LEASE_RENEW: Duration = Duration::from_millis(500);
 /// A leader takes its lease for lost so long before NATS does.

@@ -66,11 +66,12 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// Takes the lease if it is free.
+    /// Takes the lease if it is free, or still ours.
     pub async fn attempt(nats: &Nats, me: &Incarnation) -> Attempt {
         let expected = match look(nats).await {
             Some(Seen::Free(revision)) => revision,
-            // Also our own of before: it has been let go, so it expires.
+            // Our own of before, which could not be let go because NATS did not answer.
+            Some(Seen::Held(holder, revision)) if holder == *me => revision,
             Some(Seen::Held(holder, _)) => return Attempt::Taken(holder),
             None => return Attempt::Lost,
         };

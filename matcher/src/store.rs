@@ -18,7 +18,7 @@ use async_nats::jetstream::{self, Message};
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use switchboard_contract::limits::{COMMIT_TIMEOUT, PURGE_TTL, REQUEST_TIMEOUT, START_TIMEOUT};
+use switchboard_contract::limits::{COMMIT_TIMEOUT, EPOCH_REQUEST_TIMEOUT, PURGE_TTL, START_TIMEOUT};
 use switchboard_contract::lobby::EpochRecord;
 use switchboard_contract::names::{self, Incarnation, LobbyKey};
 use switchboard_contract::nats::{Nats, RequestError};
@@ -79,7 +79,7 @@ struct AckError {
 /// If NATS does not answer, or the record is not understood.
 pub async fn leader(nats: &Nats) -> anyhow::Result<Option<(EpochRecord, u64)>> {
     let stored = nats
-        .leader_get(&names::bucket_stream(names::LOBBY_BUCKET), &LobbyKey::Epoch.subject(), REQUEST_TIMEOUT)
+        .leader_get(&names::bucket_stream(names::LOBBY_BUCKET), &LobbyKey::Epoch.subject(), EPOCH_REQUEST_TIMEOUT)
         .await
         .context("cannot read the epoch")?;
     let Some(stored) = stored else { return Ok(None) };
@@ -119,7 +119,7 @@ async fn try_acquire(
     headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(expected));
     headers.insert("Nats-Rollup", "sub");
     let answer = nats
-        .request_with(LobbyKey::Epoch.subject(), Some(headers), encode(&record), REQUEST_TIMEOUT)
+        .request_with(LobbyKey::Epoch.subject(), Some(headers), encode(&record), EPOCH_REQUEST_TIMEOUT)
         .await
         .map(|message| serde_json::from_slice::<Ack>(&message.payload));
     match answer {
@@ -148,7 +148,8 @@ pub async fn load(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
 }
 
 async fn read_all(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
-    let context = jetstream::new(nats.client.clone());
+    let mut context = jetstream::new(nats.client.clone());
+    context.set_timeout(EPOCH_REQUEST_TIMEOUT);
     let stream = context.get_stream_no_info(names::bucket_stream(names::LOBBY_BUCKET)).await?;
     let config = OrderedConfig {
         deliver_subject: nats.client.new_inbox(),
@@ -156,7 +157,13 @@ async fn read_all(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
         deliver_policy: DeliverPolicy::All,
         ..OrderedConfig::default()
     };
-    let consumer = stream.create_consumer(config).await.context("cannot read the lobby")?;
+    let consumer = loop {
+        match stream.create_consumer(config.clone()).await {
+            Ok(consumer) => break consumer,
+            Err(error) => tracing::debug!(%error, "the lobby cannot be read yet"),
+        }
+        tokio::time::sleep(ACQUIRE_RETRY).await;
+    };
     let mut messages = consumer.messages().await.context("cannot read the lobby")?;
     // A key may come more than once: a replica that lags has not dropped the older message yet, or a crash left it.
     let mut records = BTreeMap::new();

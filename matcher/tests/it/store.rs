@@ -1,7 +1,5 @@
 //! Ring 3: what a real bucket makes of batches, purges and old epochs. On one server and on three.
 
-use std::time::Duration;
-
 use async_nats::jetstream;
 use switchboard_contract::lobby::{QueueRecord, StudentRecord, StudentState};
 use switchboard_contract::names::{Incarnation, LobbyKey, UserId};
