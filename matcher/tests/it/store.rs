@@ -97,7 +97,7 @@ async fn what_is_purged_stays_purged_when_nats_crashes(servers: usize) {
             for _ in 0..3 {
                 committed(store::commit(&nats, epoch, batch(keys().flat_map(|n| [queue(n), student(n)]))).await);
             }
-            let left = |n: &u64| *n % 50 != 0;
+            let left = |n: &u64| !n.is_multiple_of(50);
             let purges = keys().filter(left).flat_map(|n| [purge(n), (student(n).0, None)]);
             committed(store::commit(&nats, epoch, batch(purges)).await);
         }
