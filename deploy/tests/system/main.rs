@@ -10,4 +10,6 @@ mod process;
 mod repository;
 mod runner;
 mod session;
+mod side;
 mod support;
+mod survival;
