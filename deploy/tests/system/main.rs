@@ -11,5 +11,6 @@ mod repository;
 mod runner;
 mod session;
 mod side;
+mod siege;
 mod support;
 mod survival;
