@@ -147,14 +147,27 @@ impl System {
 
     /// Waits until the lobby's bucket holds nothing but the epoch.
     pub(crate) async fn nothing_is_left(&self) {
-        let context = async_nats::jetstream::new(self.nats.client().await);
+        let bucket = self.lobby().await;
         eventually("nothing is left in KV lobby but the epoch", async || {
-            let bucket = context.get_key_value("lobby").await.expect("the bucket");
             let keys = bucket.keys().await.expect("keys");
             let keys: Vec<_> = futures_util::StreamExt::collect(keys).await;
             keys.len() == 1
         })
         .await;
+    }
+
+    /// Waits until the lobby's bucket holds one message, so that the markers of what was purged are gone too.
+    pub(crate) async fn no_marker_is_left(&self) {
+        // The bucket is opened each time: its state is that of the moment when it was opened.
+        eventually("no marker is left in KV lobby", async || {
+            self.lobby().await.status().await.expect("its state").values() == 1
+        })
+        .await;
+    }
+
+    async fn lobby(&self) -> async_nats::jetstream::kv::Store {
+        let context = async_nats::jetstream::new(self.nats.client().await);
+        context.get_key_value("lobby").await.expect("the bucket")
     }
 }
 

@@ -230,3 +230,33 @@ async fn after_everything_was_killed_everybody_comes_back_to_place_and_chat() {
     }
     over(&mut teacher, &mut student).await;
 }
+
+#[tokio::test]
+async fn who_had_left_before_everything_was_killed_does_not_come_back() {
+    let flags = ["--chat-linger-ms", "400"];
+    let Some(mut system) = System::start_with(&flags, &[]).await else { return };
+    let (mut teacher, mut student) = sides(&system).await;
+    over(&mut teacher, &mut student).await;
+    teacher.client.leave("presence:teachers").await.expect("a reply");
+    for side in [teacher, student] {
+        side.client.close().await.expect("a close");
+    }
+    for mut student in queue(&system, 0..10).await {
+        assert!(student.client.leave(&student.topic.clone()).await.expect("a reply").ok);
+    }
+    system.no_marker_is_left().await;
+    system.kill_everything();
+    system.start_everything().await;
+    let mut teacher = system.teacher("t").await;
+    let _student = system.student(99).await;
+    assert_eq!((&teacher.counts["teachers"]["total"], &teacher.counts["students"]["total"]), (&json!(1), &json!(0)));
+    loop {
+        let students = teacher.status().await["students"].take();
+        assert!(students["total"].as_u64() <= Some(1), "one is here: {students}");
+        if students["waiting"] == 1 {
+            break;
+        }
+    }
+    served(&mut teacher, 99..100).await;
+    teacher.client.expect_none("new:chat:t", A_WHILE).await.expect("nobody else waits");
+}
