@@ -1,27 +1,27 @@
-//! A whole system of one's own: nats-server, matcher, history and gateways, on free ports; killed on drop.
+//! A whole system of one's own: nats-server, matchers, history and gateways, on free ports; killed on drop.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::client::{Client, Message, Vsn};
+use switchboard::client::{Client, Message, Reply, Vsn};
 use switchboard_contract::admin;
 use switchboard_contract::testing::{NatsServer, eventually, free_port};
+
+use crate::process::Process;
 
 /// Whatever a client waits for comes within this time.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// What should not come is waited for this long.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(300);
 
-/// Which of the processes is the matcher: the second that was started.
-const MATCHER: usize = 1;
-
 /// The system. Its gateways are in different processes.
 pub(crate) struct System {
+    pub(crate) history: Process,
+    pub(crate) matchers: Vec<Process>,
+    /// With the port of each.
+    pub(crate) gateways: Vec<(u16, Process)>,
     pub(crate) nats: NatsServer,
-    gateways: Vec<u16>,
-    admin: Vec<u16>,
-    children: Vec<Child>,
 }
 
 impl System {
@@ -32,68 +32,54 @@ impl System {
 
     /// As [`System::start`], with further flags for the matcher and for each gateway.
     pub(crate) async fn start_with(matcher: &[&str], gateway: &[&str]) -> Option<System> {
+        Self::start_matchers(1, matcher, gateway).await
+    }
+
+    /// As [`System::start`], with two matchers: one leads, the other stands by.
+    pub(crate) async fn start_with_standby() -> Option<System> {
+        Self::start_matchers(2, &[], &[]).await
+    }
+
+    async fn start_matchers(matchers: usize, matcher: &[&str], gateway: &[&str]) -> Option<System> {
         let nats = NatsServer::start().await?;
-        let mut system = System { nats, gateways: Vec::new(), admin: Vec::new(), children: Vec::new() };
-        system.spawn("switchboard-history", &[]);
-        system.spawn("switchboard-matcher", matcher);
-        for _ in 0..2 {
+        let url = nats.url();
+        let history = Process::start("switchboard-history", &url, &[]);
+        let matchers = (0..matchers).map(|_| Process::start("switchboard-matcher", &url, matcher)).collect();
+        let gateway = |_| {
             let port = free_port();
             let listen = format!("127.0.0.1:{port}");
-            let mut flags = vec!["--auth", "open", "--listen", listen.as_str()];
-            flags.extend_from_slice(gateway);
-            system.spawn("switchboard-gateway", &flags);
-            system.gateways.push(port);
-        }
-        for port in system.admin.clone() {
-            let address = format!("127.0.0.1:{port}").parse().expect("an address");
-            eventually("a service is ready", async || {
-                admin::ask(address, "/health/ready", Duration::from_secs(1))
-                    .await
-                    .is_ok_and(|(status, _)| status == 200)
-            })
-            .await;
+            let flags = [&["--auth", "open", "--listen", &listen], gateway].concat();
+            (port, Process::start("switchboard-gateway", &url, &flags))
+        };
+        let system = System { history, matchers, gateways: (0..2).map(gateway).collect(), nats };
+        for service in system.services() {
+            service.ready().await;
         }
         Some(system)
     }
 
-    fn spawn(&mut self, binary: &str, flags: &[&str]) {
-        let (child, admin) = self.process(binary, flags);
-        self.children.push(child);
-        self.admin.push(admin);
+    /// All services.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Process> {
+        let gateways = self.gateways.iter().map(|(_, process)| process);
+        std::iter::once(&self.history).chain(&self.matchers).chain(gateways)
     }
 
-    /// A process, and its admin port.
-    fn process(&self, binary: &str, flags: &[&str]) -> (Child, u16) {
-        let folder = std::path::Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().expect("a folder");
-        let admin = free_port();
-        let child = Command::new(folder.join(binary))
-            .args([
-                "--nats-url",
-                &self.nats.url(),
-                "--admin-addr",
-                &format!("127.0.0.1:{admin}"),
-                "--log-level",
-                "warn",
-            ])
-            .args(flags)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{binary}: {error}; run `cargo build --workspace --bins` first"));
-        (child, admin)
+    /// All services, to kill and start them.
+    pub(crate) fn services_mut(&mut self) -> impl Iterator<Item = &mut Process> {
+        let gateways = self.gateways.iter_mut().map(|(_, process)| process);
+        std::iter::once(&mut self.history).chain(&mut self.matchers).chain(gateways)
     }
 
     /// Where a gateway is, counted from 0.
     pub(crate) fn gateway(&self, at: usize) -> String {
-        format!("http://127.0.0.1:{}", self.gateways[at])
+        format!("http://127.0.0.1:{}", self.gateways[at].0)
     }
 
     /// SIGTERM for a gateway; gives its process, which ends by itself.
     pub(crate) fn terminate_gateway(&mut self, at: usize) -> Child {
-        let gateways = self.children.len() - self.gateways.len();
-        let child = self.children.remove(gateways + at);
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
-        child
+        let gateway = &mut self.gateways[at].1;
+        gateway.signal(rustix::process::Signal::TERM);
+        gateway.release()
     }
 
     /// A client on a gateway.
@@ -103,25 +89,40 @@ impl System {
 
     /// A teacher who has joined, on gateway 1.
     pub(crate) async fn teacher(&self, id: impl Into<Value>) -> Teacher {
+        self.teacher_on(1, id).await
+    }
+
+    /// A teacher who has joined.
+    pub(crate) async fn teacher_on(&self, gateway: usize, id: impl Into<Value>) -> Teacher {
         let id = id.into();
-        let mut client = self.client(1, Vsn::V2).await;
-        let reply = client.join("presence:teachers", json!({"userId": id, "role": "teacher"})).await.expect("a reply");
+        let mut client = self.client(gateway, Vsn::V2).await;
+        let payload = json!({"userId": id, "role": "teacher", "capacity": 10});
+        let reply = client.join("presence:teachers", payload).await.expect("a reply");
         assert!(reply.ok, "{reply:?}");
         Teacher { client, id, counts: reply.response }
     }
 
     /// A student who is ready, on gateway 0.
     pub(crate) async fn student(&self, id: impl Into<Value>) -> Student {
-        let mut student = self.student_joined(id).await;
+        self.student_on(0, id).await
+    }
+
+    /// A student who is ready.
+    pub(crate) async fn student_on(&self, gateway: usize, id: impl Into<Value>) -> Student {
+        let mut student = self.joined_on(gateway, id).await;
         student.ready().await;
         student
     }
 
     /// A student who has joined its own topic and no more.
     pub(crate) async fn student_joined(&self, id: impl Into<Value>) -> Student {
+        self.joined_on(0, id).await
+    }
+
+    async fn joined_on(&self, gateway: usize, id: impl Into<Value>) -> Student {
         let id = id.into();
         let topic = format!("presence:student:{}", text(&id));
-        let mut client = self.client(0, Vsn::V2).await;
+        let mut client = self.client(gateway, Vsn::V2).await;
         let reply = client.join(&topic, json!({"userId": id, "role": "student"})).await.expect("a reply");
         assert!(reply.ok, "{reply:?}");
         Student { client, id, topic }
@@ -129,64 +130,44 @@ impl System {
 
     /// The body of `GET /` as JSON.
     pub(crate) async fn counts(&self, gateway: usize) -> Value {
-        let address = format!("127.0.0.1:{}", self.gateways[gateway]).parse().expect("an address");
+        let address = format!("127.0.0.1:{}", self.gateways[gateway].0).parse().expect("an address");
         let (_, body) = admin::ask(address, "/", SOON).await.expect("an answer");
         serde_json::from_str(&body).expect("JSON")
     }
 
-    /// `kill -9` for history.
-    pub(crate) fn kill_history(&mut self) {
-        let history = self.children.first_mut().expect("it is the first that was started");
-        history.kill().and_then(|()| history.wait()).expect("it is killed");
-    }
-
-    /// `kill -9` for the matcher. Its lease is taken away too: how long it lasts is not what is tested here.
-    pub(crate) async fn kill_matcher(&mut self) {
-        let matcher = &mut self.children[MATCHER];
-        matcher.kill().and_then(|()| matcher.wait()).expect("it is killed");
-        let context = async_nats::jetstream::new(self.nats.client().await);
-        let leases = context.get_key_value("leases").await.expect("the bucket");
-        leases.delete("matcher").await.expect("it is deleted");
-    }
-
-    /// Another matcher in the place of the one that was killed.
-    pub(crate) fn start_matcher(&mut self) {
-        (self.children[MATCHER], self.admin[MATCHER]) = self.process("switchboard-matcher", &[]);
-    }
-
     /// A signal for each gateway, such as to pause it.
     pub(crate) fn signal_gateways(&self, signal: rustix::process::Signal) {
-        for child in &self.children[self.children.len() - self.gateways.len()..] {
-            rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).expect("a signal");
-        }
+        self.gateways.iter().for_each(|(_, gateway)| gateway.signal(signal));
     }
 
     /// The metrics of a gateway.
     pub(crate) async fn gateway_metrics(&self, gateway: usize) -> String {
-        let others = self.admin.len() - self.gateways.len();
-        let address = format!("127.0.0.1:{}", self.admin[others + gateway]).parse().expect("an address");
-        admin::ask(address, "/metrics", SOON).await.expect("an answer").1
+        self.gateways[gateway].1.metrics().await.expect("an answer")
     }
 
     /// Waits until the lobby's bucket holds nothing but the epoch.
     pub(crate) async fn nothing_is_left(&self) {
-        let context = async_nats::jetstream::new(self.nats.client().await);
+        let bucket = self.lobby().await;
         eventually("nothing is left in KV lobby but the epoch", async || {
-            let bucket = context.get_key_value("lobby").await.expect("the bucket");
             let keys = bucket.keys().await.expect("keys");
             let keys: Vec<_> = futures_util::StreamExt::collect(keys).await;
             keys.len() == 1
         })
         .await;
     }
-}
 
-impl Drop for System {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    /// Waits until the lobby's bucket holds one message, so that the markers of what was purged are gone too.
+    pub(crate) async fn no_marker_is_left(&self) {
+        // The bucket is opened each time: its state is that of the moment when it was opened.
+        eventually("no marker is left in KV lobby", async || {
+            self.lobby().await.status().await.expect("its state").values() == 1
+        })
+        .await;
+    }
+
+    async fn lobby(&self) -> async_nats::jetstream::kv::Store {
+        let context = async_nats::jetstream::new(self.nats.client().await);
+        context.get_key_value("lobby").await.expect("the bucket")
     }
 }
 
@@ -205,11 +186,19 @@ pub(crate) struct Teacher {
 impl Teacher {
     /// Claims until a student is assigned, as real clients do; gives the chat.
     pub(crate) async fn claim(&mut self) -> Value {
+        self.claim_with(|reply| assert!(reply.ok, "{reply:?}")).await
+    }
+
+    /// As [`Teacher::claim`], where a claim may be answered with `unavailable`.
+    pub(crate) async fn claim_in_trouble(&mut self) -> Value {
+        self.claim_with(|reply| assert!(reply.ok || reply.reason() == Some("unavailable"), "{reply:?}")).await
+    }
+
+    async fn claim_with(&mut self, check: impl Fn(&Reply)) -> Value {
         let event = format!("new:chat:{}", text(&self.id));
         for _ in 0..3_000 {
             let payload = json!({"teacherId": self.id});
-            let reply = self.client.push("presence:teachers", "claim:student", payload).await.expect("a reply");
-            assert!(reply.ok, "{reply:?}");
+            check(&self.client.push("presence:teachers", "claim:student", payload).await.expect("a reply"));
             if let Ok(message) = self.client.expect(&event, Duration::from_millis(10)).await {
                 return message.payload;
             }

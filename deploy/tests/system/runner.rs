@@ -19,7 +19,7 @@ async fn everything_comes_up_a_killed_gateway_comes_back_and_nothing_stays_behin
     }
 
     eventually("status shows a leader and two gateways", async || {
-        let status = place.switchboard("status").output().await.expect("it runs");
+        let status = place.switchboard(&["status"]).output().await.expect("it runs");
         let table = String::from_utf8(status.stdout).expect("text");
         status.status.success() && table.contains(" leads") && table.matches("127.0.0.1:").count() == 2
     })

@@ -37,9 +37,9 @@ impl Place {
         self.folder.path()
     }
 
-    pub(crate) fn switchboard(&self, command: &str) -> Command {
+    pub(crate) fn switchboard(&self, command: &[&str]) -> Command {
         let mut switchboard = Command::new(env!("CARGO_BIN_EXE_switchboard"));
-        switchboard.arg(command).arg("--folder").arg(self.folder()).stdin(Stdio::null()).kill_on_drop(true);
+        switchboard.args(command).arg("--folder").arg(self.folder()).stdin(Stdio::null()).kill_on_drop(true);
         switchboard
     }
 
@@ -47,7 +47,7 @@ impl Place {
     pub(crate) fn up(&self, flags: &[&str]) -> Up {
         let port = |port: u16| port.to_string();
         let mut child = self
-            .switchboard("up")
+            .switchboard(&["up"])
             .args(["--gateway-port", &port(self.gateway_port), "--nats-port", &port(self.nats_port)])
             .args(["--admin-port", &port(self.admin_port)])
             .args(flags)

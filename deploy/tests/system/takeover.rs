@@ -33,10 +33,10 @@ async fn between_two_leaders_who_asks_waits() {
     let mut joining = system.client(0, Vsn::V2).await;
     let mut teaching = system.client(1, Vsn::V2).await;
     let before = claims(&system).await;
-    system.kill_matcher().await;
+    system.kill_matchers_and_lease().await;
     let leader = async {
         eventually("the claim is on its way", async || claims(&system).await > before).await;
-        system.start_matcher();
+        system.matchers[0].start_again();
     };
     let named = json!({"userId": "ready"});
     let (claimed, terminated, is_ready, joined, teaches, ()) = tokio::join!(
@@ -67,7 +67,7 @@ async fn without_a_leader_it_is_unavailable_and_what_was_said_counts_later() {
     let mut teacher = system.teacher("t").await;
     let mut student = system.student_joined("s").await;
     let mut joining = system.client(0, Vsn::V2).await;
-    system.kill_matcher().await;
+    system.kill_matchers_and_lease().await;
     let named = json!({"userId": "s"});
     let (claimed, ready, joined) = tokio::join!(
         claim(&mut teacher),
@@ -77,7 +77,7 @@ async fn without_a_leader_it_is_unavailable_and_what_was_said_counts_later() {
     for reply in [claimed, ready.expect("a reply"), joined.expect("a reply")] {
         assert_eq!(reply.reason(), Some("unavailable"), "{reply:?}");
     }
-    system.start_matcher();
+    system.matchers[0].start_again();
     student.client.expect("queue:position", SOON).await.expect("a place in the queue");
     teacher.client.expect_none("new:chat:t", A_WHILE).await.expect("a claim that was refused is not done later");
     let chat = teacher.claim().await;

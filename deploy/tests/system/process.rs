@@ -1,0 +1,80 @@
+//! One process of a system: it is started, killed, and started again with the same flags and ports.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use switchboard_contract::admin;
+use switchboard_contract::testing::{eventually, free_port};
+
+/// A service of a system; killed on drop.
+pub(crate) struct Process {
+    binary: &'static str,
+    flags: Vec<String>,
+    admin: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts a service, which is not ready yet.
+    pub(crate) fn start(binary: &'static str, nats_url: &str, flags: &[&str]) -> Process {
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let common =
+            ["--nats-url", nats_url, "--admin-addr", &admin.to_string(), "--log-level", "warn"].map(str::to_owned);
+        let flags = common.into_iter().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
+        let mut process = Process { binary, flags, admin, child: None };
+        process.start_again();
+        process
+    }
+
+    /// Starts it once more, unless it runs.
+    pub(crate) fn start_again(&mut self) {
+        let folder = std::path::Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().expect("a folder");
+        if self.child.is_none() {
+            let child = Command::new(folder.join(self.binary)).args(&self.flags).stdin(Stdio::null()).spawn();
+            let missing = |error| panic!("{}: {error}; run `cargo build --workspace --bins` first", self.binary);
+            self.child = Some(child.unwrap_or_else(missing));
+        }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn ready(&self) {
+        eventually(&format!("{} is ready", self.binary), async || {
+            admin::ask(self.admin, "/health/ready", Duration::from_secs(1)).await.is_ok_and(|(status, _)| status == 200)
+        })
+        .await;
+    }
+
+    /// What its admin port says of it; `None` if it is not there.
+    pub(crate) async fn metrics(&self) -> Option<String> {
+        admin::ask(self.admin, "/metrics", Duration::from_secs(5)).await.ok().map(|(_, metrics)| metrics)
+    }
+
+    /// `kill -9`, if it runs.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().and_then(|()| child.wait()).expect("it is killed");
+        }
+    }
+
+    /// A signal, such as to pause it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).expect("a signal");
+    }
+
+    /// Hands it over to the caller, who waits for its end.
+    pub(crate) fn release(&mut self) -> Child {
+        self.child.take().expect("it runs")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
