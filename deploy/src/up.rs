@@ -1,7 +1,7 @@
 //! `switchboard up`: the whole system on this machine, for as long as this process runs.
 //!
-//! `plan` decides what is started with which flags and ports, `nats` does so for NATS, `child` keeps one process running, `output`
-//! writes lines, `leftovers` cleans up after a runner that was killed. Here: the order of things.
+//! `plan` decides what is started with which flags and ports, `nats` does so for NATS, `child` keeps one process
+//! running, `output` writes lines, `leftovers` cleans up after a runner that was killed. Here: the order of things.
 
 mod child;
 mod leftovers;
