@@ -1,7 +1,8 @@
 //! `switchboard load lobby --kill`: the lobby's run while processes are killed.
 //!
 //! `orders` say what is killed and when, `killer` kills, `pause` stops, `fencing` counts what it led to. `life` plays a
-//! user on one socket after the other, `player` and `talk` decide what it asks for, `judge` says whether what all of them saw can be, `takeover` how long they waited. The run's phases are `lobby`'s.
+//! user on one socket after the other, `player` and `talk` decide what it asks for, `judge` says whether what all of
+//! them saw can be, `takeover` how long they waited. The run's phases are `lobby`'s.
 
 mod backoff;
 mod fencing;

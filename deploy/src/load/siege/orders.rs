@@ -35,9 +35,12 @@ impl Kill {
         }
     }
 
-    /// The processes that it means.
+    /// The processes that it means, by name: in run.json, those of one stage come as they happened to start.
     pub(super) fn of(self, processes: &[Process]) -> Vec<&Process> {
-        processes.iter().filter(|process| self == Kill::All || process.kind() == self.as_str()).collect()
+        let of_kind = processes.iter().filter(|process| self == Kill::All || process.kind() == self.as_str());
+        let mut of_kind: Vec<&Process> = of_kind.collect();
+        of_kind.sort_by(|one, other| one.name.cmp(&other.name));
+        of_kind
     }
 }
 
@@ -110,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_processes_of_a_kind_come_in_turn_and_all_at_once() {
-        let all = processes(&["nats-1", "nats-2", "nats-3", "matcher-1", "history", "gateway-1", "gateway-2"]);
+        let all = processes(&["nats-1", "nats-2", "nats-3", "matcher-1", "history", "gateway-2", "gateway-1"]);
         let of = |kill, round| names(&in_turn(kill, &all, round)).concat();
         assert_eq!([0, 1, 2].map(|round| of(Kill::Gateway, round)), ["gateway-1", "gateway-2", "gateway-1"]);
         assert_eq!([0, 2, 3].map(|round| of(Kill::Nats, round)), ["nats-1", "nats-3", "nats-1"]);
