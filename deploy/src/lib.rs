@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod load;
+mod matchers;
 pub mod runfile;
 pub mod status;
 pub mod tools;

@@ -17,7 +17,7 @@ pub struct RunFile {
     pub runner: Option<ProcessId>,
     /// All of the system's processes, in start order.
     pub processes: Vec<Process>,
-    /// Where clients of NATS connect.
+    /// Where clients of NATS connect: all servers, separated by commas.
     pub nats_url: String,
 }
 
@@ -33,7 +33,8 @@ pub struct ProcessId {
 /// One process of the system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Process {
-    /// Its name: `nats`, `matcher-1`, `matcher-2`, `history`, `gateway-1`, `gateway-2`…
+    /// Its name: `nats`, or `nats-1`, `nats-2`, `nats-3`; `matcher-1`, `matcher-2`, `history`, `gateway-1`,
+    /// `gateway-2`…
     pub name: String,
     /// Which one.
     #[serde(flatten)]
@@ -44,6 +45,13 @@ pub struct Process {
     /// Its admin port; for NATS its monitoring port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+}
+
+impl Process {
+    /// What it is: its name without its number.
+    pub fn kind(&self) -> &str {
+        self.name.split('-').next().unwrap_or_default()
+    }
 }
 
 impl ProcessId {

@@ -16,7 +16,8 @@ use switchboard_contract::names::{GATEWAYS_BUCKET, MatcherVerb};
 use switchboard_contract::process::EXIT_FAILURE;
 use switchboard_contract::wire;
 
-use crate::runfile::{FOLDER, RunFile};
+use crate::matchers;
+use crate::runfile::{FOLDER, Process, RunFile};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -42,6 +43,8 @@ pub struct Args {
 struct Seen {
     /// `None`: no matcher answers.
     matcher: Option<Leader>,
+    /// The leader's name in run.json, of a system that runs here.
+    process: Option<String>,
     /// Sorted by address.
     gateways: Vec<GatewayRecord>,
 }
@@ -65,9 +68,9 @@ fn print(text: &str) {
 }
 
 async fn look(args: &Args) -> anyhow::Result<Seen> {
-    let url = match &args.nats_url {
-        Some(url) => url.clone(),
-        None => local_nats(args)?,
+    let (url, processes): (String, Vec<Process>) = match &args.nats_url {
+        Some(url) => (url.clone(), Vec::new()),
+        None => local(args).map(|run| (run.nats_url, run.processes))?,
     };
     let mut options = async_nats::ConnectOptions::new().name("switchboard-status").connection_timeout(CONNECT_TIMEOUT);
     if let Some(creds) = &args.nats_creds {
@@ -84,13 +87,14 @@ async fn look(args: &Args) -> anyhow::Result<Seen> {
     let mut gateways =
         tokio::time::timeout(REQUEST_TIMEOUT, gateways(client)).await.context("JetStream is silent")??;
     gateways.sort_by(|a, b| a.address.cmp(&b.address));
-    Ok(Seen { matcher, gateways })
+    let process = matchers::leader(&matchers::ask(&processes).await).map(|leader| leader.name.clone());
+    Ok(Seen { matcher, process, gateways })
 }
 
-fn local_nats(args: &Args) -> anyhow::Result<String> {
+fn local(args: &Args) -> anyhow::Result<RunFile> {
     let run_file = RunFile::read(&args.folder)?;
     match run_file.filter(|run_file| run_file.runner.is_some_and(|runner| runner.is_alive())) {
-        Some(run_file) => Ok(run_file.nats_url),
+        Some(run_file) => Ok(run_file),
         None => bail!("nothing runs here: start it with `make run`, or name a system with --nats-url"),
     }
 }
@@ -111,9 +115,10 @@ async fn gateways(client: async_nats::Client) -> anyhow::Result<Vec<GatewayRecor
 
 fn table(seen: &Seen) -> String {
     let mut text = String::new();
+    let process = seen.process.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
     let lines = match &seen.matcher {
         Some(Leader { leader, status, .. }) => [
-            format!("matcher   {leader} leads, epoch {}", status.epoch),
+            format!("matcher   {leader}{process} leads, epoch {}", status.epoch),
             format!("teachers  {}", status.teachers),
             format!(
                 "students  {} (waiting {}, chatting {}, finished {})",
@@ -157,8 +162,8 @@ mod tests {
         let status = Status { epoch: 3, waiting: 5, chatting: 2, finished: 1, teachers: 4, ..Status::default() };
         let matcher = Some(Leader { v: V1, leader: name("host-def456"), status });
         assert_eq!(
-            table(&Seen { matcher, gateways: vec![gateway(0), gateway(1)] }),
-            "matcher   host-def456 leads, epoch 3\n\
+            table(&Seen { matcher, process: Some("matcher-2".into()), gateways: vec![gateway(0), gateway(1)] }),
+            "matcher   host-def456 (matcher-2) leads, epoch 3\n\
              teachers  4\n\
              students  8 (waiting 5, chatting 2, finished 1)\n\
              \n\
@@ -166,6 +171,6 @@ mod tests {
              host-abc123  127.0.0.1:4000                   7  0.1.0       2023-11-14T22:13:20.050Z\n\
              host-abc123  127.0.0.1:4001                   7  0.1.0       2023-11-14T22:13:20.050Z\n"
         );
-        assert!(table(&Seen { matcher: None, gateways: vec![] }).contains("none answers"));
+        assert!(table(&Seen { matcher: None, process: None, gateways: vec![] }).contains("none answers"));
     }
 }

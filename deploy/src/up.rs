@@ -1,10 +1,11 @@
 //! `switchboard up`: the whole system on this machine, for as long as this process runs.
 //!
-//! `plan` decides what is started with which flags and ports, `child` keeps one process running, `output`
-//! writes lines, `leftovers` cleans up after a runner that was killed. Here: the order of things.
+//! `plan` decides what is started with which flags and ports, `nats` does so for NATS, `child` keeps one process
+//! running, `output` writes lines, `leftovers` cleans up after a runner that was killed. Here: the order of things.
 
 mod child;
 mod leftovers;
+mod nats;
 mod output;
 mod plan;
 
@@ -38,7 +39,10 @@ pub struct Args {
     /// Port of the first gateway; the others follow it.
     #[arg(long, env = "GATEWAY_PORT", default_value_t = 4000, value_parser = clap::value_parser!(u16).range(1..))]
     gateway_port: u16,
-    /// Port of NATS.
+    /// How many nats-servers: 1, or a cluster of 3 with everything on each.
+    #[arg(long, env = "NATS_SERVERS", default_value_t = 1, value_parser = nats_servers)]
+    nats_servers: u8,
+    /// Port of NATS. In a cluster, the other servers' ports follow it, then those between the servers.
     #[arg(long, env = "NATS_PORT", default_value_t = 4222, value_parser = clap::value_parser!(u16).range(1..))]
     nats_port: u16,
     /// First of the admin ports: NATS's monitoring, then the services in start order.
@@ -64,6 +68,10 @@ pub struct Args {
     /// Which logs the services write: error, warn, info, debug, trace, or tracing directives.
     #[arg(long, env = "SWITCHBOARD_LOG_LEVEL", default_value = "info")]
     log_level: String,
+}
+
+fn nats_servers(text: &str) -> Result<u8, String> {
+    text.parse().ok().filter(|count| matches!(count, 1 | 3)).ok_or_else(|| "1 or 3".to_owned())
 }
 
 /// Runs the system until a signal.
@@ -146,9 +154,12 @@ fn prepare_data(args: &Args, plan: &Plan, folder: &Path) -> anyhow::Result<()> {
     if args.fresh && data.exists() {
         std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
     }
-    std::fs::create_dir_all(data.join("nats")).with_context(|| format!("cannot make {}", data.display()))?;
-    let config = plan::nats_config_path(folder);
-    std::fs::write(&config, &plan.nats_config).with_context(|| format!("cannot write {}", config.display()))
+    for config in &plan.nats_configs {
+        std::fs::create_dir_all(&config.store).with_context(|| format!("cannot make {}", config.store.display()))?;
+        let path = &config.path;
+        std::fs::write(path, &config.text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// What the keepers of all processes share.

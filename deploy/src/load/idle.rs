@@ -19,7 +19,7 @@ use super::report::IdleReport;
 use super::student::{Step, Student};
 use super::target::Target;
 use super::world::{Halt, Ids, World};
-use super::{EXIT_VIOLATION, IdleArgs};
+use super::{EXIT_VIOLATION, IdleArgs, interrupted};
 use crate::client::Vsn;
 
 /// How often the memory is looked at.
@@ -53,7 +53,7 @@ pub(super) async fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     let interrupted = tokio::select! {
         settled = settling.settle(&mut progress) => settled.map(|()| false),
         halted = first_halt(&mut users) => halted.map(|()| false),
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen to Ctrl-C").map(|()| true),
+        interrupted = interrupted() => interrupted.context("cannot listen to signals").map(|()| true),
     };
     let after = settling.meter.read()?;
     stop.cancel();

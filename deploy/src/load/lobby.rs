@@ -20,7 +20,7 @@ use super::report::LobbyReport;
 use super::siege::{self, Siege};
 use super::target::Target;
 use super::world::{Halt, Ids, World};
-use super::{EXIT_VIOLATION, LobbyArgs, student, teacher};
+use super::{EXIT_VIOLATION, LobbyArgs, interrupted, student, teacher};
 use crate::client::Vsn;
 
 /// Clients that connect at once.
@@ -110,13 +110,13 @@ impl Run<'_> {
         self.teachers_arrive();
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let interrupt = tokio::signal::ctrl_c();
+        let interrupt = interrupted();
         tokio::pin!(interrupt);
         loop {
             tokio::select! {
                 biased;
                 interrupted = &mut interrupt => {
-                    interrupted.context("cannot listen to Ctrl-C")?;
+                    interrupted.context("cannot listen to signals")?;
                     return Ok(End::Interrupted);
                 }
                 _ = looks.tick() => {

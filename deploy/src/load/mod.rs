@@ -28,6 +28,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use switchboard_contract::limits;
 use switchboard_contract::process::raise_open_files;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Vsn;
 use crate::runfile;
@@ -94,13 +95,20 @@ struct LobbyArgs {
     /// Everybody must be served within this many seconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// Kill processes of run.json while the run goes on; clients reconnect and resume. The runner must bear it:
-    /// `switchboard up --deaths 1000`.
-    #[arg(long, value_name = "WHAT")]
-    kill: Option<siege::Kill>,
-    /// From one kill to the next, which also waits until the victim is up again.
-    #[arg(long, default_value = "5s", value_parser = duration, requires = "kill")]
-    every: Duration,
+    /// Kill processes of run.json while the run goes on; clients reconnect and resume. Of several kinds, separated by
+    /// commas, each has its turn. The runner must bear it: `switchboard up --deaths 1000`.
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    kill: Vec<siege::Kill>,
+    /// 5s: from one kill to the next, which also waits until the victim is up again. 0s..2s: at random, from when the
+    /// system serves again, which is for a matcher when another one leads.
+    #[arg(long, default_value = "5s", value_parser = every, requires = "kill")]
+    every: siege::Every,
+    /// Repeats the random times of an earlier run.
+    #[arg(long, requires = "kill")]
+    seed: Option<u64>,
+    /// Pause them for so long instead (SIGSTOP, then SIGCONT). Not for gateways.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "kill")]
+    pause: Option<Duration>,
     /// So many kills; without it, kills go on until everybody is served.
     #[arg(long, requires = "kill", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     kills: Option<u32>,
@@ -133,16 +141,37 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// `10ms`, `5s`, or milliseconds as a plain number.
+/// A signal that asks the run to end: before it ends, the report is said, and what is paused goes on.
+async fn interrupted() -> std::io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt,
+        _ = term.recv() => Ok(()),
+        _ = hup.recv() => Ok(()),
+    }
+}
+
+/// `10ms`, `5s`, or milliseconds as a plain number; not nothing.
 fn duration(text: &str) -> Result<Duration, String> {
+    time(text).filter(|time| !time.is_zero()).ok_or_else(|| "a duration is 10ms, 5s, or milliseconds".to_owned())
+}
+
+/// A duration, or two of them: `0s..2s`.
+fn every(text: &str) -> Result<siege::Every, String> {
+    let Some((least, most)) = text.split_once("..") else { return duration(text).map(siege::Every::Fixed) };
+    match (time(least), time(most)) {
+        (Some(least), Some(most)) if least <= most => Ok(siege::Every::Random(least, most)),
+        _ => Err("a range is 0s..2s or 100ms..500ms".to_owned()),
+    }
+}
+
+fn time(text: &str) -> Option<Duration> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 1),
         None => text.strip_suffix('s').map_or((text, 1), |number| (number, 1000)),
     };
-    match number.parse::<u64>() {
-        Ok(number) if number > 0 => Ok(Duration::from_millis(number.saturating_mul(unit))),
-        Ok(_) | Err(_) => Err("a duration is 10ms, 5s, or a number of milliseconds".to_owned()),
-    }
+    number.parse::<u64>().ok().map(|number| Duration::from_millis(number.saturating_mul(unit)))
 }
 
 #[cfg(test)]
@@ -156,6 +185,12 @@ mod tests {
         assert_eq!(duration("250"), Ok(Duration::from_millis(250)));
         for bad in ["", "0ms", "-1s", "1m", "s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+        let range = |least, most| siege::Every::Random(Duration::from_millis(least), Duration::from_millis(most));
+        assert_eq!(every("5s"), Ok(siege::Every::Fixed(Duration::from_secs(5))));
+        assert_eq!((every("0s..2s"), every("100ms..100")), (Ok(range(0, 2000)), Ok(range(100, 100))));
+        for bad in ["0s", "..", "2s..1s", "1s..", "0s..2s..3s"] {
+            assert!(every(bad).is_err(), "{bad}");
         }
     }
 }

@@ -117,16 +117,20 @@ fn times(times: Times) -> String {
 }
 
 fn print_siege(siege: &SiegeReport) {
-    let SiegeReport { kills, reconnects, pushes_repeated, gaps, takeovers, .. } = siege;
+    let SiegeReport { kills, reconnects, pushes_repeated, gaps, .. } = siege;
     line(
         "kills",
         format_args!("{kills}; {reconnects} reconnects, {pushes_repeated} pushes repeated, {gaps} gaps shown"),
     );
-    let (median, worst) = (siege.takeover_median_seconds, siege.takeover_worst_seconds);
-    line(
-        "take-over s",
-        format_args!("median {median:.2}  worst {worst:.2}  (seen after {takeovers} of {kills} kills)"),
-    );
+    for kind in &siege.kinds {
+        let (median, worst) = (kind.takeover_median_seconds, kind.takeover_worst_seconds);
+        let (what, seen, of) = (kind.kind.as_str(), kind.takeovers, kind.kills);
+        line(
+            what,
+            format_args!("take-over s: median {median:.2}  worst {worst:.2}  (seen after {seen} of {of} kills)"),
+        );
+    }
+    line("matchers", format_args!("{} epochs begun, {} late writes refused", siege.epochs, siege.late_writes_refused));
 }
 
 fn print_costs(costs: &Costs) {

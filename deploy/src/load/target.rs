@@ -39,7 +39,7 @@ impl Target {
             return Ok(Target { gateways: args.gateways.iter().map(|url| url.trim_end_matches('/').into()).collect() });
         }
         let run = RunFile::read(&args.folder)?.unwrap_or_default();
-        let gateways = run.processes.iter().filter(|p| p.name.starts_with("gateway"));
+        let gateways = run.processes.iter().filter(|p| p.kind() == "gateway");
         let gateways: Vec<Rc<str>> =
             gateways.filter_map(|p| p.addr).map(|addr| format!("http://{addr}").into()).collect();
         if gateways.is_empty() {

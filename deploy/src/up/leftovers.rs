@@ -42,7 +42,7 @@ pub(super) async fn clean_up(folder: &Path, output: &Output) -> anyhow::Result<(
     }
     // NATS last: the others say goodbye through it.
     let (nats, services): (Vec<Process>, Vec<Process>) =
-        left.iter().cloned().partition(|process| process.name == "nats");
+        left.iter().cloned().partition(|process| process.kind() == "nats");
     stop(&services, Signal::TERM, TERM_TIMEOUT).await;
     stop(&nats, Signal::TERM, TERM_TIMEOUT).await;
     stop(&left, Signal::KILL, KILL_TIMEOUT).await;

@@ -9,9 +9,7 @@ use clap::ValueEnum as _;
 use switchboard_contract::process::UsageError;
 
 use super::Args;
-
-/// What JetStream may keep on disk, also where the disk is smaller.
-const DISK_MAX: &str = "10GB";
+use super::nats::{self, Servers};
 
 /// One leads, and one stands by.
 const MATCHERS: usize = 2;
@@ -41,6 +39,8 @@ pub(super) struct Spec {
     pub(super) secrets: Vec<(&'static str, String)>,
     /// Where it serves clients.
     pub(super) addr: Option<SocketAddr>,
+    /// Where the servers of a NATS cluster find each other.
+    pub(super) route: Option<SocketAddr>,
     /// Its admin port, or NATS's monitoring port.
     pub(super) admin: SocketAddr,
     /// What answers 200 there once it is ready.
@@ -53,7 +53,7 @@ pub(super) struct Plan {
     /// In start order.
     pub(super) specs: Vec<Spec>,
     pub(super) nats_url: String,
-    pub(super) nats_config: String,
+    pub(super) nats_configs: Vec<nats::Config>,
 }
 
 /// The programs of the services.
@@ -85,36 +85,18 @@ pub(super) fn binaries() -> anyhow::Result<Binaries> {
     })
 }
 
-/// Where the configuration of nats-server is written.
-pub(super) fn nats_config_path(folder: &Path) -> PathBuf {
-    folder.join("nats.conf")
-}
-
 impl Plan {
     /// Decides names, ports and flags; `folder` is absolute.
     ///
     /// # Errors
     /// If the ports do not fit.
     pub(super) fn new(args: &Args, folder: &Path, binaries: &Binaries) -> anyhow::Result<Plan> {
-        let config = nats_config_path(folder).to_str().context("the folder's path is no text")?.to_owned();
-        let nats = local(args.nats_port, 0)?;
-        let nats_url = format!("nats://{nats}");
-        let admin = |index: usize| local(args.admin_port, index);
-        let mut specs = vec![Spec {
-            name: "nats".into(),
-            index: 0,
-            stage: Stage::Nats,
-            program: None,
-            args: vec!["--config".into(), config],
-            secrets: vec![],
-            addr: Some(nats),
-            admin: admin(0)?,
-            health: "/healthz",
-        }];
+        let Servers { mut specs, configs: nats_configs, url: nats_url } = Servers::new(args, folder)?;
         let mut service = |name: String, stage, program: &PathBuf, addr: Option<SocketAddr>| {
             let index = specs.len();
-            let admin = admin(index)?;
+            let admin = local(args.admin_port, index)?;
             let mut flags = vec![("--nats-url", nats_url.clone()), ("--admin-addr", admin.to_string())];
+            flags.push(("--nats-replicas", args.nats_servers.to_string()));
             let format = args.log_format.to_possible_value().map(|value| value.get_name().to_owned());
             flags.extend([("--log-format", format.unwrap_or_default()), ("--log-level", args.log_level.clone())]);
             if let Some(addr) = addr {
@@ -128,6 +110,7 @@ impl Plan {
                 args: flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect(),
                 secrets: addr.map(|_| ("SWITCHBOARD_API_SECRET", args.api_secret.clone())).into_iter().collect(),
                 addr,
+                route: None,
                 admin,
                 health: "/health/ready",
             });
@@ -141,8 +124,7 @@ impl Plan {
             let addr = local(args.gateway_port, n)?;
             service(format!("gateway-{}", n + 1), Stage::Gateways, &binaries.gateway, Some(addr))?;
         }
-        let nats_config = nats_config(nats, admin(0)?, folder)?;
-        let plan = Plan { specs, nats_url, nats_config };
+        let plan = Plan { specs, nats_url, nats_configs };
         plan.check_overlap()?;
         Ok(plan)
     }
@@ -160,7 +142,8 @@ impl Plan {
                 Stage::Cores | Stage::Gateways => "GATEWAY_PORT",
             };
             let own = spec.addr.map(|addr| (addr, spec.name.clone(), variable));
-            own.into_iter().chain([(spec.admin, format!("{} (admin)", spec.name), "ADMIN_PORT")])
+            let route = spec.route.map(|addr| (addr, format!("{} (cluster)", spec.name), variable));
+            own.into_iter().chain(route).chain([(spec.admin, format!("{} (admin)", spec.name), "ADMIN_PORT")])
         })
     }
 
@@ -190,21 +173,14 @@ impl Plan {
     }
 }
 
-fn local(port: u16, offset: usize) -> anyhow::Result<SocketAddr> {
+/// The port of 127.0.0.1 that stands `offset` behind `port`.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn local(port: u16, offset: usize) -> anyhow::Result<SocketAddr> {
     let port = u16::try_from(offset).ok().and_then(|offset| port.checked_add(offset));
     let port = port.ok_or_else(|| UsageError("ports end at 65535: begin lower".into()))?;
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-}
-
-fn nats_config(addr: SocketAddr, monitoring: SocketAddr, folder: &Path) -> anyhow::Result<String> {
-    let store = serde_json::to_string(&folder.join("data/nats"))?;
-    Ok(format!(
-        "# Written by `switchboard up` at each start.\n\
-         server_name: \"switchboard-local\"\n\
-         listen: \"{addr}\"\n\
-         http: \"{monitoring}\"\n\
-         jetstream {{ store_dir: {store}, max_file_store: {DISK_MAX} }}\n"
-    ))
 }
 
 #[cfg(test)]
@@ -244,10 +220,38 @@ mod tests {
                 "gateway-3 Some(5002) 6006",
             ]
         );
-        assert!(plan.nats_config.contains("store_dir: \"/f/data/nats\""), "{}", plan.nats_config);
+        let [nats] = &plan.nats_configs[..] else { panic!("one server: {plan:?}") };
+        assert_eq!((nats.path.to_str(), nats.store.to_str()), (Some("/f/nats.conf"), Some("/f/data/nats")));
+        assert!(nats.text.contains("store_dir: \"/f/data/nats\"") && !nats.text.contains("cluster"), "{}", nats.text);
         let gateway = plan.specs[4].args.join(" ");
         assert!(gateway.contains("--listen 127.0.0.1:5000 --auth open"), "{gateway}");
         assert!(!gateway.contains("local-secret"), "{gateway}");
+    }
+
+    #[test]
+    fn three_nats_servers_are_a_cluster_that_everybody_knows() {
+        let plan = plan(&["--nats-servers", "3", "--gateways", "1", "--nats-port", "5000", "--admin-port", "6000"]);
+        let plan = plan.expect("a plan");
+        let shown: Vec<String> =
+            plan.ports().map(|(addr, name, _)| format!("{} {name}", addr.port())).take(9).collect();
+        let expected = [1, 2, 3].map(|n| {
+            let (port, route, admin) = (4999 + n, 5002 + n, 5999 + n);
+            [format!("{port} nats-{n}"), format!("{route} nats-{n} (cluster)"), format!("{admin} nats-{n} (admin)")]
+        });
+        assert_eq!(shown, expected.concat());
+        assert_eq!(plan.specs[3].admin.port(), 6003, "services follow");
+        for (n, config) in (1..).zip(&plan.nats_configs) {
+            assert_eq!(config.store, Path::new(&format!("/f/data/nats-{n}")));
+            assert!(config.text.contains(&format!("server_name: \"nats-{n}\"")), "{}", config.text);
+            for route in 5003..=5005 {
+                assert!(config.text.contains(&format!("nats://127.0.0.1:{route}")), "{}", config.text);
+            }
+        }
+        let services = plan.specs.iter().filter(|spec| spec.stage != Stage::Nats);
+        for service in services.map(|spec| spec.args.join(" ")) {
+            let url = "--nats-url nats://127.0.0.1:5000,nats://127.0.0.1:5001,nats://127.0.0.1:5002 ";
+            assert!(service.contains(url) && service.contains("--nats-replicas 3"), "{service}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod client_2015;
 mod gaps;
 mod harness;
+mod killer;
 mod lobby;
 mod outages;
 mod phoenix_js;

@@ -141,3 +141,39 @@ async fn a_second_signal_kills_what_does_not_stop() {
     assert_eq!(status.code(), Some(1), "{said}");
     all_gone(&all).await;
 }
+
+#[tokio::test]
+async fn three_nats_servers_and_a_killed_one_comes_back_with_its_data() {
+    let Some(place) = Place::new() else { return };
+    let up = place.up(&["--gateways", "1", "--nats-servers", "3"]);
+    up.says(&[" ready: "]).await;
+    let ready = async |name: &str| {
+        let admin = place.process(name).and_then(|process| process.admin).expect("it is known");
+        admin::ask(admin, "/healthz", DEADLINE).await.is_ok_and(|(code, _)| code == 200)
+    };
+    let leader = async || {
+        let status = place.switchboard("status").output().await.expect("it runs");
+        String::from_utf8_lossy(&status.stdout).contains(" leads")
+    };
+    eventually("a matcher leads", leader).await;
+
+    let killed = place.process("nats-2").expect("it runs");
+    killed.id.signal(Signal::KILL);
+    eventually("nats-2 runs again, and its replicas are current", async || {
+        place.process("nats-2").expect("it is known").id != killed.id && ready("nats-2").await
+    })
+    .await;
+    let streams = place.folder().join("data/nats-2/jetstream/$G/streams");
+    assert!(streams.join("ROOMS").is_dir() && streams.join("KV_lobby").is_dir(), "{}", streams.display());
+    assert!(ready("nats-1").await && ready("nats-3").await);
+    eventually("a matcher still leads", leader).await;
+
+    up.id.signal(Signal::KILL);
+    up.end().await;
+    let up = place.up(&["--gateways", "1", "--nats-servers", "3"]);
+    up.says(&["an earlier run left", "nats-1", "nats-2", "nats-3"]).await;
+    up.says(&[" ready: "]).await;
+    up.id.signal(Signal::TERM);
+    let (status, said) = up.end().await;
+    assert_eq!(status.code(), Some(0), "{said}");
+}

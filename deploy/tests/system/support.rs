@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use switchboard::runfile::{Process, ProcessId, RunFile};
-use switchboard_contract::testing::{DEADLINE, eventually, free_port, free_ports, nats_server_binary};
+use switchboard_contract::testing::{DEADLINE, eventually, free_ports, nats_server_binary};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
@@ -30,7 +30,7 @@ impl Place {
         std::fs::create_dir(&tools).expect("a folder");
         let nats_server = std::fs::canonicalize(nats_server).expect("a path");
         std::os::unix::fs::symlink(nats_server, tools.join("nats-server")).expect("a link");
-        Some(Place { folder, gateway_port: free_ports(8), nats_port: free_port(), admin_port: free_ports(16) })
+        Some(Place { folder, gateway_port: free_ports(8), nats_port: free_ports(6), admin_port: free_ports(16) })
     }
 
     pub(crate) fn folder(&self) -> &Path {

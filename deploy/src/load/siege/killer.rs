@@ -1,143 +1,221 @@
-//! Kills processes of run.json, one after the other, and waits until the runner has them up again.
+//! Kills or pauses processes of run.json, one after the other, and waits until the system serves again.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use rustix::process::Signal;
 use switchboard_contract::admin;
-use switchboard_contract::limits::REQUEST_TIMEOUT;
-use switchboard_contract::lobby::Leader;
-use switchboard_contract::names::MatcherVerb;
 use switchboard_contract::process::UsageError;
-use switchboard_contract::wire;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::super::LobbyArgs;
 use super::Siege;
+use super::orders::{Every, Kill, Turns, in_turn};
+use super::pause::Paused;
+use crate::matchers::{self, Matcher};
 use crate::runfile::{Process, RunFile};
 
-/// A process that is not up again after this time will not be.
+/// What does not serve again after this time will not.
 const UP_WITHIN: Duration = Duration::from_secs(60);
-/// How often run.json is read while one is down.
+/// How often run.json is read while something is down.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// One question to an admin port, or to NATS.
+/// One question to an admin port.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(in crate::load) enum Kill {
-    /// The leading matcher.
-    Matcher,
-    /// The gateways in turn.
-    Gateway,
-    /// The history service.
-    History,
-    /// The NATS server.
-    Nats,
+/// What the killer is told to do.
+#[derive(Clone, Debug)]
+pub(super) struct Orders {
+    pub(super) kinds: Vec<Kill>,
+    every: Every,
+    kills: Option<u32>,
+    pause: Option<Duration>,
+    /// Of the times, where they are random.
+    pub(super) seed: Option<u64>,
 }
 
-impl Kill {
-    /// How the names in run.json begin: `matcher`, or `matcher-1`…
-    fn prefix(self) -> &'static str {
-        match self {
-            Kill::Matcher => "matcher",
-            Kill::Gateway => "gateway",
-            Kill::History => "history",
-            Kill::Nats => "nats",
+impl Orders {
+    /// Of the arguments; `None`: nothing is killed.
+    ///
+    /// # Errors
+    /// If what should be killed does not run here, or nobody could judge its pause.
+    pub(super) fn new(args: &LobbyArgs) -> anyhow::Result<Option<Orders>> {
+        if args.kill.is_empty() {
+            return Ok(None);
         }
-    }
-
-    fn health(self) -> &'static str {
-        match self {
-            Kill::Nats => "/healthz",
-            Kill::Matcher | Kill::Gateway | Kill::History => "/health/ready",
-        }
-    }
-
-    fn is(self, name: &str) -> bool {
-        name.strip_prefix(self.prefix()).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        check(args)?;
+        let seed = match args.every {
+            Every::Fixed(_) => None,
+            Every::Random(..) => Some(args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()))),
+        };
+        Ok(Some(Orders { kinds: args.kill.clone(), every: args.every, kills: args.kills, pause: args.pause, seed }))
     }
 }
 
-/// The one whose turn it is: the leader where one is known, else one after the other.
-fn choose<'a>(kill: Kill, processes: &'a [Process], leader: Option<&str>, turn: usize) -> Option<&'a Process> {
-    let of_kind: Vec<&Process> = processes.iter().filter(|process| kill.is(&process.name)).collect();
-    let leads = of_kind.iter().find(|process| Some(process.name.as_str()) == leader);
-    leads.copied().or_else(|| of_kind.get(turn % of_kind.len().max(1)).copied())
-}
-
-/// Makes sure that there is something to kill.
-pub(super) fn check(kill: Kill, folder: &Path) -> anyhow::Result<()> {
+fn check(args: &LobbyArgs) -> anyhow::Result<()> {
+    let folder = &args.target.folder;
     let run = RunFile::read(folder)?.unwrap_or_default();
-    match choose(kill, &run.processes, None, 0) {
-        Some(_) => Ok(()),
-        None => {
-            bail!(UsageError(format!("--kill {}: {}/run.json names no such process", kill.prefix(), folder.display())))
+    for kind in &args.kill {
+        if kind.of(&run.processes).is_empty() {
+            let (kind, folder) = (kind.as_str(), folder.display());
+            bail!(UsageError(format!("--kill {kind}: {folder}/run.json names no such process")));
         }
     }
-}
-
-/// Kills until `kills` are done, or the run no longer wants it.
-pub(super) async fn run(siege: Rc<Siege>) -> anyhow::Result<()> {
-    let mut turn = 0;
-    let mut next = Instant::now() + siege.every;
-    while siege.kills.is_none_or(|kills| turn < kills) {
-        tokio::select! {
-            () = siege.enough.cancelled() => return Ok(()),
-            () = sleep_until(next) => {}
-        }
-        next = Instant::now() + siege.every;
-        let run = RunFile::read(&siege.folder)?.context("run.json is gone: the runner has ended")?;
-        let leader = leader(siege.kill, &run).await;
-        let turn_now = usize::try_from(turn).unwrap_or(usize::MAX);
-        let victim = choose(siege.kill, &run.processes, leader.as_deref(), turn_now);
-        let victim = victim.context("run.json no longer names it")?;
-        siege.killed(&victim.name);
-        victim.id.signal(Signal::KILL);
-        up_again(&siege, victim).await?;
-        turn += 1;
+    if args.pause.is_some() && args.kill.iter().any(|kind| matches!(kind, Kill::Gateway | Kill::All)) {
+        // Its sockets stay open, so that its clients' pushes are neither answered in time nor lost.
+        bail!(UsageError("--pause: a gateway that is paused keeps no promise; it can be killed".into()));
     }
     Ok(())
 }
 
-/// Waits until run.json names another process of that name, and it is ready.
-async fn up_again(siege: &Siege, killed: &Process) -> anyhow::Result<()> {
+/// Kills until there were enough, or the run no longer wants it.
+///
+/// # Errors
+/// If the system does not serve again within a minute.
+pub(super) async fn run(siege: Rc<Siege>) -> anyhow::Result<()> {
+    let orders = &siege.orders;
+    let mut rng = StdRng::seed_from_u64(orders.seed.unwrap_or(0));
+    let mut turns = Turns::new(&orders.kinds);
+    count(&siege).await?;
+    let mut next = Instant::now() + orders.every.draw(&mut rng);
+    for _ in 0..orders.kills.unwrap_or(u32::MAX) {
+        let Some((kill, round)) = turns.advance() else { break };
+        let chosen = async {
+            sleep_until(next).await;
+            choose(kill, round, &siege.folder).await
+        };
+        let Some(victims) = siege.enough.run_until_cancelled(chosen).await else { break };
+        let victims = victims?;
+        let struck = Instant::now();
+        siege.struck(kill, &victims, orders.pause);
+        match orders.pause {
+            None => victims.iter().for_each(|victim| victim.id.signal(Signal::KILL)),
+            Some(pause) => {
+                let _paused = Paused::new(&victims);
+                let _ = siege.enough.run_until_cancelled(sleep(pause)).await;
+            }
+        }
+        served_again(&siege, kill, &victims).await?;
+        count(&siege).await?;
+        next = match orders.every {
+            Every::Fixed(every) => struck + every,
+            Every::Random(..) => Instant::now() + orders.every.draw(&mut rng),
+        };
+    }
+    count(&siege).await
+}
+
+fn read(folder: &Path) -> anyhow::Result<RunFile> {
+    RunFile::read(folder)?.context("run.json is gone: the runner has ended (see up --deaths)")
+}
+
+async fn count(siege: &Siege) -> anyhow::Result<()> {
+    let matchers = matchers::ask(&read(&siege.folder)?.processes).await;
+    siege.fencing.borrow_mut().note(&matchers);
+    Ok(())
+}
+
+/// Those whose turn it is. A matcher is killed only while it leads and another one could take over: without one, the
+/// kill would show how fast a process starts.
+async fn choose(kill: Kill, round: usize, folder: &Path) -> anyhow::Result<Vec<Process>> {
     let deadline = Instant::now() + UP_WITHIN;
     while Instant::now() < deadline {
+        let run = read(folder)?;
+        let victims = match kill {
+            Kill::Matcher => leader_with_standby(&kill.of(&run.processes)).await,
+            Kill::Gateway | Kill::History | Kill::Nats | Kill::All => in_turn(kill, &run.processes, round),
+        };
+        if !victims.is_empty() {
+            return Ok(victims);
+        }
         sleep(LOOK_EVERY).await;
-        let run = RunFile::read(&siege.folder)?.context("run.json is gone: the runner has ended (see up --deaths)")?;
-        let later = run.processes.iter().find(|process| process.name == killed.name && process.id != killed.id);
-        if let Some(admin) = later.and_then(|process| process.admin)
-            && matches!(admin::ask(admin, siege.kill.health(), ASK_TIMEOUT).await, Ok((200, _)))
-        {
+    }
+    bail!("no {} to kill for {} s: none leads, or none stands by", kill.as_str(), UP_WITHIN.as_secs())
+}
+
+/// The leader alone, if it is known, and another one is ready, or there is no other.
+async fn leader_with_standby(matchers: &[&Process]) -> Vec<Process> {
+    let all: Vec<Process> = matchers.iter().copied().cloned().collect();
+    let seen = matchers::ask(&all).await;
+    let Some(leader) = sole_leader(&seen, all.len()) else { return Vec::new() };
+    let (leads, others): (Vec<Process>, Vec<Process>) = all.into_iter().partition(|matcher| matcher.id == leader.id);
+    let mut standby = others.is_empty();
+    for other in &others {
+        standby = standby || is_ready(other).await;
+    }
+    if standby { leads } else { Vec::new() }
+}
+
+/// The leader, where all of them answer and nobody else believes that it leads: one that was paused may do so for a
+/// moment, and one that is silent may be the leader.
+fn sole_leader(seen: &[Matcher], all: usize) -> Option<&Matcher> {
+    let believers = seen.iter().filter(|matcher| matcher.leads).count();
+    matchers::leader(seen).filter(|_| believers == 1 && seen.len() == all)
+}
+
+async fn is_ready(process: &Process) -> bool {
+    let health = if process.kind() == "nats" { "/healthz" } else { "/health/ready" };
+    match process.admin {
+        Some(admin) => matches!(admin::ask(admin, health, ASK_TIMEOUT).await, Ok((200, _))),
+        None => false,
+    }
+}
+
+/// Waits until what was struck serves again.
+async fn served_again(siege: &Siege, kill: Kill, struck: &[Process]) -> anyhow::Result<()> {
+    let deadline = Instant::now() + UP_WITHIN;
+    let killed = siege.orders.pause.is_none();
+    let random = matches!(siege.orders.every, Every::Random(..));
+    while Instant::now() < deadline {
+        sleep(LOOK_EVERY).await;
+        let processes = read(&siege.folder)?.processes;
+        let up = match kill {
+            // Another one leads; the killed one comes back while the next kill is waited for.
+            Kill::Matcher if killed && random => true,
+            // One replica of three may be away at a time, not two: all must be current.
+            Kill::Nats => all_up(&Kill::Nats.of(&processes), struck, killed).await,
+            Kill::Matcher | Kill::Gateway | Kill::History | Kill::All => {
+                let named = |process: &&Process| struck.iter().any(|victim| victim.name == process.name);
+                let again: Vec<&Process> = processes.iter().filter(named).collect();
+                again.len() == struck.len() && all_up(&again, struck, killed).await
+            }
+        };
+        if up && (!matches!(kill, Kill::Matcher | Kill::All) || led(&processes, struck, killed).await) {
             return Ok(());
         }
     }
-    bail!("{} is not up again {} s after it was killed", killed.name, UP_WITHIN.as_secs())
+    let names: Vec<&str> = struck.iter().map(|victim| victim.name.as_str()).collect();
+    bail!("{} s after {} was struck, the system does not serve again", UP_WITHIN.as_secs(), names.join(", "))
 }
 
-/// The name in run.json of the matcher that leads: the one whose metrics carry the leader's name. `None` if there is
-/// only one, or it cannot be told.
-async fn leader(kill: Kill, run: &RunFile) -> Option<String> {
-    let matchers: HashMap<&str, _> =
-        run.processes.iter().filter(|p| kill.is(&p.name)).filter_map(|p| Some((p.name.as_str(), p.admin?))).collect();
-    if kill != Kill::Matcher || matchers.len() < 2 {
-        return None;
-    }
-    let options = async_nats::ConnectOptions::new().name("switchboard-load").connection_timeout(ASK_TIMEOUT);
-    let client = options.connect(run.nats_url.as_str()).await.ok()?;
-    let asked =
-        timeout(REQUEST_TIMEOUT, client.request(MatcherVerb::Status.subject(), Bytes::new())).await.ok()?.ok()?;
-    let Leader { leader, .. } = wire::decode("leader", &asked.payload).ok()?;
-    for (name, admin) in matchers {
-        if admin::ask(admin, "/metrics", ASK_TIMEOUT).await.is_ok_and(|(_, text)| text.contains(leader.as_str())) {
-            return Some(name.to_owned());
+/// Whether all of them are ready, and none of those killed among them.
+async fn all_up(processes: &[&Process], struck: &[Process], killed: bool) -> bool {
+    for process in processes {
+        let same = struck.iter().any(|victim| victim.id == process.id);
+        if (killed && same) || !is_ready(process).await {
+            return false;
         }
     }
-    None
+    true
+}
+
+/// Whether a matcher leads. One that was killed can still be in run.json; one that was paused may believe for a moment
+/// that it leads, and then nobody is sure.
+async fn led(processes: &[Process], struck: &[Process], killed: bool) -> bool {
+    let seen = matchers::ask(processes).await;
+    let leader = if killed {
+        matchers::leader(&seen).filter(|leader| struck.iter().all(|victim| victim.id != leader.id))
+    } else {
+        sole_leader(&seen, Kill::Matcher.of(processes).len())
+    };
+    let Some(leader) = leader else { return false };
+    match processes.iter().find(|process| process.id == leader.id) {
+        Some(process) => is_ready(process).await,
+        None => false,
+    }
 }
 
 #[cfg(test)]
@@ -146,19 +224,16 @@ mod tests {
     use crate::runfile::ProcessId;
 
     #[test]
-    fn the_leader_goes_first_and_others_in_turn() {
-        let process =
-            |name: &str| Process { name: name.into(), id: ProcessId { pid: 1, started: 1 }, addr: None, admin: None };
-        let all: Vec<Process> =
-            ["nats", "matcher-1", "matcher-2", "history", "gateway-1", "gateway-2"].map(process).into();
-        let of = |kill, leader, turn| choose(kill, &all, leader, turn).map(|process| process.name.as_str());
-        assert_eq!(
-            [0, 1, 2].map(|turn| of(Kill::Gateway, None, turn).unwrap()),
-            ["gateway-1", "gateway-2", "gateway-1"]
-        );
-        assert_eq!(of(Kill::Matcher, Some("matcher-2"), 0), Some("matcher-2"));
-        assert_eq!(of(Kill::Matcher, None, 1), Some("matcher-2"));
-        assert_eq!((of(Kill::Nats, None, 7), of(Kill::History, None, 7)), (Some("nats"), Some("history")));
-        assert!(choose(Kill::Nats, &all[1..], None, 0).is_none());
+    fn a_leader_is_killed_only_where_nobody_else_can_be_it() {
+        let matcher = |pid, leads, epoch| {
+            let id = ProcessId { pid, started: 1 };
+            Matcher { name: format!("matcher-{pid}"), id, leads, epoch, fenced: 0 }
+        };
+        let of = |seen: &[Matcher], all| sole_leader(seen, all).map(|leader| leader.epoch);
+        assert_eq!(of(&[matcher(1, false, 4), matcher(2, true, 5)], 2), Some(5));
+        assert_eq!(of(&[matcher(1, true, 4), matcher(2, true, 5)], 2), None, "one of them is stale");
+        assert_eq!(of(&[matcher(2, true, 5)], 2), None, "the silent one may lead");
+        assert_eq!(of(&[matcher(2, true, 5)], 1), Some(5));
+        assert_eq!(of(&[matcher(1, false, 4), matcher(2, false, 5)], 2), None);
     }
 }

@@ -1,12 +1,16 @@
 //! `switchboard load lobby --kill`: the lobby's run while processes are killed.
 //!
-//! `killer` kills, `life` plays a user on one socket after the other, `player` and `talk` decide what it asks for,
-//! `judge` says whether what all of them saw can be, `takeover` how long they waited. The run's phases are `lobby`'s.
+//! `orders` say what is killed and when, `killer` kills, `pause` stops, `fencing` counts what it led to. `life` plays a
+//! user on one socket after the other, `player` and `talk` decide what it asks for, `judge` says whether what all of
+//! them saw can be, `takeover` how long they waited. The run's phases are `lobby`'s.
 
 mod backoff;
+mod fencing;
 mod judge;
 mod killer;
 mod life;
+mod orders;
+mod pause;
 mod player;
 mod takeover;
 mod talk;
@@ -28,9 +32,12 @@ use super::LobbyArgs;
 use super::checker::{Plan, Took, Violation, Who};
 use super::lobby::ARRIVALS;
 use super::world::{Halt, World};
+use crate::runfile::Process;
+use fencing::Fencing;
 use judge::{Event, Judge};
-pub(super) use killer::Kill;
-use takeover::{Sight, Takeovers};
+use killer::Orders;
+pub(super) use orders::{Every, Kill};
+use takeover::{OfKind, Sight, Takeovers};
 
 /// The protocol's bound, as clients see it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -38,13 +45,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// What all users of such a run share, and its killer.
 pub(super) struct Siege {
     pub(super) world: Rc<World>,
-    kill: Kill,
-    every: Duration,
-    kills: Option<u32>,
+    orders: Orders,
     pace: Duration,
     folder: PathBuf,
     judge: RefCell<Judge>,
     takeovers: RefCell<Takeovers>,
+    fencing: RefCell<Fencing>,
     reconnects: Cell<u64>,
     repeated: Cell<u64>,
     /// No more kills.
@@ -56,9 +62,9 @@ pub(super) struct Siege {
 }
 
 /// What the report adds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct SiegeReport {
-    /// Processes killed.
+    /// Kills, or pauses; where all are killed at once, that is one.
     pub(super) kills: u32,
     /// Sockets that were opened again.
     pub(super) reconnects: u64,
@@ -66,12 +72,14 @@ pub(super) struct SiegeReport {
     pub(super) pushes_repeated: u64,
     /// Gaps that clients were shown.
     pub(super) gaps: u64,
-    /// Kills after which clients saw the system serve again before the next.
-    pub(super) takeovers: usize,
-    /// From the kill to that.
-    pub(super) takeover_median_seconds: f64,
-    /// The longest of them.
-    pub(super) takeover_worst_seconds: f64,
+    /// What was killed, and how long clients waited, kind by kind.
+    pub(super) kinds: Vec<OfKind>,
+    /// Writes that came from a matcher which no longer led, and were refused; as matchers say that were not killed.
+    pub(super) late_writes_refused: u64,
+    /// How often a matcher began to lead.
+    pub(super) epochs: u64,
+    /// `--seed` repeats the times of the kills.
+    pub(super) seed: Option<u64>,
 }
 
 /// Plays users on these gateways, each beginning with another.
@@ -93,20 +101,21 @@ impl Siege {
     /// # Errors
     /// If there is nothing to kill, or nobody to see it.
     pub(super) fn new(args: &LobbyArgs, world: &Rc<World>) -> anyhow::Result<Option<Rc<Siege>>> {
-        let Some(kill) = args.kill else { return Ok(None) };
+        let Some(orders) = Orders::new(args)? else { return Ok(None) };
         if args.students == 0 {
             return Err(UsageError("--kill needs students".into()).into());
         }
-        killer::check(kill, &args.target.folder)?;
+        if let Some(seed) = orders.seed {
+            eprintln!("the times of the kills are random: --seed {seed} repeats them");
+        }
         Ok(Some(Rc::new(Siege {
             world: Rc::clone(world),
-            kill,
-            every: args.every,
-            kills: args.kills,
+            takeovers: RefCell::new(Takeovers::new(&orders.kinds)),
+            fencing: RefCell::default(),
+            orders,
             pace: Duration::from_millis(args.pace),
             folder: args.target.folder.clone(),
             judge: RefCell::new(Judge::new(Plan { answer_within: ANSWER_WITHIN, ..world.plan })),
-            takeovers: RefCell::new(Takeovers::new(kill)),
             reconnects: Cell::new(0),
             repeated: Cell::new(0),
             enough: CancellationToken::new(),
@@ -140,10 +149,13 @@ impl Siege {
         self.failed.borrow_mut().take().map_or(Ok(()), Err)
     }
 
-    fn killed(&self, name: &str) {
+    /// These are about to be killed, or paused for so long.
+    fn struck(&self, kill: Kill, victims: &[Process], pause: Option<Duration>) {
         let at = self.world.now();
-        eprintln!("{:.1} s: kill {name}", at.as_secs_f64());
-        self.takeovers.borrow_mut().killed(at);
+        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
+        let how = pause.map_or("kill".to_owned(), |pause| format!("pause, for {:.1} s,", pause.as_secs_f64()));
+        eprintln!("{:.1} s: {how} {}", at.as_secs_f64(), names.join(", "));
+        self.takeovers.borrow_mut().struck(kill, at);
     }
 
     /// Tells the judge what a user, connected since then, sends or sees.
@@ -188,16 +200,17 @@ impl Siege {
 
     /// What happened.
     pub(super) fn report(&self) -> SiegeReport {
-        let takeovers = self.takeovers.borrow();
-        let (seen, median, worst) = takeovers.times();
+        let kinds = self.takeovers.borrow().report();
+        let fencing = self.fencing.borrow();
         SiegeReport {
-            kills: takeovers.kills(),
+            kills: kinds.iter().map(|kind| kind.kills).sum(),
             reconnects: self.reconnects.get(),
             pushes_repeated: self.repeated.get(),
             gaps: self.judge.borrow().gaps(),
-            takeovers: seen,
-            takeover_median_seconds: median,
-            takeover_worst_seconds: worst,
+            kinds,
+            late_writes_refused: fencing.refused(),
+            epochs: fencing.epochs(),
+            seed: self.orders.seed,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::killer::Kill;
+use serde::Serialize;
+
+use super::orders::Kill;
 
 /// Something that a client saw which may show that the system serves again.
 #[derive(Clone, Copy, Debug)]
@@ -18,51 +20,84 @@ pub(super) struct Sight {
 /// All kills of a run.
 #[derive(Debug)]
 pub(super) struct Takeovers {
-    what: Kill,
-    kills: u32,
-    open: Option<Duration>,
-    times: Vec<Duration>,
+    kinds: Vec<(Kill, u32, Vec<Duration>)>,
+    /// What was killed last, and when.
+    open: Option<(Kill, Duration)>,
+}
+
+/// What the report says of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(in crate::load) struct OfKind {
+    /// What was killed, or paused.
+    pub(in crate::load) kind: Kill,
+    /// How often.
+    pub(in crate::load) kills: u32,
+    /// Kills after which clients saw the system serve again before the next.
+    pub(in crate::load) takeovers: usize,
+    /// From the kill to that.
+    pub(in crate::load) takeover_median_seconds: f64,
+    /// The longest of them.
+    pub(in crate::load) takeover_worst_seconds: f64,
 }
 
 impl Takeovers {
-    pub(super) fn new(what: Kill) -> Takeovers {
-        Takeovers { what, kills: 0, open: None, times: Vec::new() }
+    /// Of these kinds; a kind that is there twice counts as one.
+    pub(super) fn new(kinds: &[Kill]) -> Takeovers {
+        let mut all = Takeovers { kinds: Vec::new(), open: None };
+        for kind in kinds {
+            if all.of(*kind).is_none() {
+                all.kinds.push((*kind, 0, Vec::new()));
+            }
+        }
+        all
     }
 
-    /// A process is about to be killed. A kill before it after which nothing was seen has no time.
-    pub(super) fn killed(&mut self, at: Duration) {
-        self.kills += 1;
-        self.open = Some(at);
+    fn of(&mut self, kind: Kill) -> Option<&mut (Kill, u32, Vec<Duration>)> {
+        self.kinds.iter_mut().find(|(other, ..)| *other == kind)
+    }
+
+    /// Something is about to be killed. A kill before it after which nothing was seen has no time.
+    pub(super) fn struck(&mut self, kind: Kill, at: Duration) {
+        if let Some((_, kills, _)) = self.of(kind) {
+            *kills += 1;
+        }
+        self.open = Some((kind, at));
     }
 
     /// Takes what a client saw: chats talk on without a matcher, and clients of other gateways without the killed one,
     /// so only that counts which needed what was killed.
     pub(super) fn saw(&mut self, sight: Sight) {
-        let Some(killed) = self.open else { return };
-        let shows = match self.what {
+        let Some((kind, struck)) = self.open else { return };
+        let shows = match kind {
             Kill::Matcher => sight.said.is_none(),
-            Kill::Gateway => sight.connected > killed,
-            Kill::History | Kill::Nats => sight.said.is_none_or(|said| said > killed),
+            Kill::Gateway | Kill::All => sight.connected > struck,
+            Kill::History | Kill::Nats => sight.said.is_none_or(|said| said > struck),
         };
         if shows {
-            self.times.push(sight.at.saturating_sub(killed));
             self.open = None;
+            if let Some((.., times)) = self.of(kind) {
+                times.push(sight.at.saturating_sub(struck));
+            }
         }
     }
 
-    /// Kills so far.
-    pub(super) fn kills(&self) -> u32 {
-        self.kills
-    }
-
-    /// Of how many kills there is a time; their median and the worst, in seconds.
-    pub(super) fn times(&self) -> (usize, f64, f64) {
-        let mut sorted = self.times.clone();
-        sorted.sort_unstable();
-        let at = |index: usize| sorted.get(index).map_or(0.0, Duration::as_secs_f64);
-        let last = sorted.len().saturating_sub(1);
-        // Of an even number, the mean of the two in the middle.
-        (sorted.len(), f64::midpoint(at(last / 2), at(last.div_ceil(2))), at(last))
+    /// Kind by kind, in the order in which they were named.
+    pub(super) fn report(&self) -> Vec<OfKind> {
+        let of = |(kind, kills, times): &(Kill, u32, Vec<Duration>)| {
+            let mut sorted = times.clone();
+            sorted.sort_unstable();
+            let at = |index: usize| sorted.get(index).map_or(0.0, Duration::as_secs_f64);
+            let last = sorted.len().saturating_sub(1);
+            OfKind {
+                kind: *kind,
+                kills: *kills,
+                takeovers: sorted.len(),
+                // Of an even number, the mean of the two in the middle.
+                takeover_median_seconds: f64::midpoint(at(last / 2), at(last.div_ceil(2))),
+                takeover_worst_seconds: at(last),
+            }
+        };
+        self.kinds.iter().map(of).collect()
     }
 }
 
@@ -71,35 +106,43 @@ mod tests {
     use super::*;
 
     fn took(what: Kill, said: Option<u64>, connected: u64) -> usize {
-        let mut all = Takeovers::new(what);
-        all.killed(Duration::from_secs(10));
+        let mut all = Takeovers::new(&[what]);
+        all.struck(what, Duration::from_secs(10));
         let secs = Duration::from_secs;
         all.saw(Sight { at: secs(12), said: said.map(secs), connected: secs(connected) });
-        all.times().0
+        all.report()[0].takeovers
     }
 
     #[test]
     fn only_what_needed_the_killed_process_counts() {
         assert_eq!((took(Kill::Matcher, None, 1), took(Kill::Matcher, Some(11), 11)), (1, 0));
-        assert_eq!((took(Kill::Gateway, Some(11), 11), took(Kill::Gateway, Some(11), 1)), (1, 0));
+        for kill in [Kill::Gateway, Kill::All] {
+            assert_eq!((took(kill, Some(11), 11), took(kill, Some(11), 1)), (1, 0));
+        }
         for kill in [Kill::Nats, Kill::History] {
             assert_eq!((took(kill, Some(11), 1), took(kill, Some(9), 1), took(kill, None, 1)), (1, 0, 1));
         }
     }
 
     #[test]
-    fn median_and_worst() {
-        let mut all = Takeovers::new(Kill::Matcher);
-        assert_eq!(all.times(), (0, 0.0, 0.0));
-        for (killed, seen) in [(0, 1), (10, 15), (20, 22)] {
-            all.killed(Duration::from_secs(killed));
+    fn median_and_worst_of_each_kind() {
+        let mut all = Takeovers::new(&[Kill::Matcher, Kill::Nats, Kill::Matcher]);
+        let report = |all: &Takeovers| -> Vec<_> {
+            let of = |k: &OfKind| (k.kind, k.kills, k.takeovers, k.takeover_median_seconds, k.takeover_worst_seconds);
+            all.report().iter().map(of).collect()
+        };
+        assert_eq!(report(&all), [(Kill::Matcher, 0, 0, 0.0, 0.0), (Kill::Nats, 0, 0, 0.0, 0.0)]);
+        for (struck, seen) in [(0, 1), (10, 15), (20, 22)] {
+            all.struck(Kill::Matcher, Duration::from_secs(struck));
             for at in [seen, seen + 1] {
                 all.saw(Sight { at: Duration::from_secs(at), said: None, connected: Duration::ZERO });
             }
         }
-        all.killed(Duration::from_secs(30));
-        assert_eq!((all.kills(), all.times()), (4, (3, 2.0, 5.0)));
+        all.struck(Kill::Matcher, Duration::from_secs(30));
+        assert_eq!(report(&all)[0], (Kill::Matcher, 4, 3, 2.0, 5.0));
         all.saw(Sight { at: Duration::from_secs(33), said: None, connected: Duration::ZERO });
-        assert_eq!(all.times(), (4, 2.5, 5.0));
+        all.struck(Kill::Nats, Duration::from_secs(40));
+        all.saw(Sight { at: Duration::from_secs(41), said: None, connected: Duration::ZERO });
+        assert_eq!(report(&all), [(Kill::Matcher, 4, 4, 2.5, 5.0), (Kill::Nats, 1, 1, 1.0, 1.0)]);
     }
 }
