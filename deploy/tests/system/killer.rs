@@ -24,7 +24,7 @@ fn load(place: &Place, flags: &[&str]) -> Command {
 
 /// The process that `status` says leads.
 async fn leader(place: &Place) -> Option<Process> {
-    let status = place.switchboard("status").arg("--json").output().await.expect("it runs");
+    let status = place.switchboard(&["status"]).arg("--json").output().await.expect("it runs");
     let status: Value = serde_json::from_slice(&status.stdout).ok()?;
     place.process(status["process"].as_str()?)
 }

@@ -152,7 +152,7 @@ async fn three_nats_servers_and_a_killed_one_comes_back_with_its_data() {
         admin::ask(admin, "/healthz", DEADLINE).await.is_ok_and(|(code, _)| code == 200)
     };
     let leader = async || {
-        let status = place.switchboard("status").output().await.expect("it runs");
+        let status = place.switchboard(&["status"]).output().await.expect("it runs");
         String::from_utf8_lossy(&status.stdout).contains(" leads")
     };
     eventually("a matcher leads", leader).await;
