@@ -91,6 +91,10 @@ pub(super) async fn run(siege: Rc<Siege>) -> anyhow::Result<()> {
         let victims = victims?;
         let struck = Instant::now();
         siege.struck(kill, &victims, orders.pause);
+        if kill == Kill::Matcher {
+            // Beside the rest: while the old leader is paused, the new one leads already.
+            tokio::task::spawn_local(watch_leader(Rc::clone(&siege), victims.clone()));
+        }
         match orders.pause {
             None => victims.iter().for_each(|victim| victim.id.signal(Signal::KILL)),
             Some(pause) => {
@@ -106,6 +110,20 @@ pub(super) async fn run(siege: Rc<Siege>) -> anyhow::Result<()> {
         };
     }
     count(&siege).await
+}
+
+/// Says when a matcher leads that was not struck.
+async fn watch_leader(siege: Rc<Siege>, struck: Vec<Process>) {
+    let deadline = Instant::now() + UP_WITHIN;
+    while Instant::now() < deadline {
+        sleep(LOOK_EVERY).await;
+        let Ok(run) = read(&siege.folder) else { return };
+        let other = |process: &Process| struck.iter().all(|victim| victim.id != process.id);
+        let others: Vec<Process> = run.processes.into_iter().filter(other).collect();
+        if matchers::leader(&matchers::ask(&others).await).is_some() {
+            return siege.led();
+        }
+    }
 }
 
 fn read(folder: &Path) -> anyhow::Result<RunFile> {

@@ -158,6 +158,11 @@ impl Siege {
         self.takeovers.borrow_mut().struck(kill, at);
     }
 
+    /// Another matcher leads than the one that was struck.
+    fn led(&self) {
+        self.takeovers.borrow_mut().led(self.world.now());
+    }
+
     /// Tells the judge what a user, connected since then, sends or sees.
     fn observe(&self, who: Who, connected: Duration, event: Event<'_>) -> Result<(), Violation> {
         let at = self.world.now();

@@ -1,4 +1,4 @@
-//! How long clients waited after a kill. Pure.
+//! How long the system did not serve after a kill. Pure.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(in crate::load) struct OfKind {
     pub(in crate::load) kind: Kill,
     /// How often.
     pub(in crate::load) kills: u32,
-    /// Kills after which clients saw the system serve again before the next.
+    /// Kills after which the system was seen to serve again before the next.
     pub(in crate::load) takeovers: usize,
     /// From the kill to that.
     pub(in crate::load) takeover_median_seconds: f64,
@@ -69,15 +69,27 @@ impl Takeovers {
     pub(super) fn saw(&mut self, sight: Sight) {
         let Some((kind, struck)) = self.open else { return };
         let shows = match kind {
-            Kill::Matcher => sight.said.is_none(),
+            // A new chat needs a free place too: that another one leads says more.
+            Kill::Matcher => false,
             Kill::Gateway | Kill::All => sight.connected > struck,
             Kill::History | Kill::Nats => sight.said.is_none_or(|said| said > struck),
         };
         if shows {
-            self.open = None;
-            if let Some((.., times)) = self.of(kind) {
-                times.push(sight.at.saturating_sub(struck));
-            }
+            self.serves(kind, sight.at.saturating_sub(struck));
+        }
+    }
+
+    /// Another matcher leads.
+    pub(super) fn led(&mut self, at: Duration) {
+        if let Some((kind @ Kill::Matcher, struck)) = self.open {
+            self.serves(kind, at.saturating_sub(struck));
+        }
+    }
+
+    fn serves(&mut self, kind: Kill, after: Duration) {
+        self.open = None;
+        if let Some((.., times)) = self.of(kind) {
+            times.push(after);
         }
     }
 
@@ -115,7 +127,7 @@ mod tests {
 
     #[test]
     fn only_what_needed_the_killed_process_counts() {
-        assert_eq!((took(Kill::Matcher, None, 1), took(Kill::Matcher, Some(11), 11)), (1, 0));
+        assert_eq!((took(Kill::Matcher, None, 11), took(Kill::Matcher, Some(11), 11)), (0, 0));
         for kill in [Kill::Gateway, Kill::All] {
             assert_eq!((took(kill, Some(11), 11), took(kill, Some(11), 1)), (1, 0));
         }
@@ -135,13 +147,14 @@ mod tests {
         for (struck, seen) in [(0, 1), (10, 15), (20, 22)] {
             all.struck(Kill::Matcher, Duration::from_secs(struck));
             for at in [seen, seen + 1] {
-                all.saw(Sight { at: Duration::from_secs(at), said: None, connected: Duration::ZERO });
+                all.led(Duration::from_secs(at));
             }
         }
         all.struck(Kill::Matcher, Duration::from_secs(30));
         assert_eq!(report(&all)[0], (Kill::Matcher, 4, 3, 2.0, 5.0));
-        all.saw(Sight { at: Duration::from_secs(33), said: None, connected: Duration::ZERO });
+        all.led(Duration::from_secs(33));
         all.struck(Kill::Nats, Duration::from_secs(40));
+        all.led(Duration::from_secs(40));
         all.saw(Sight { at: Duration::from_secs(41), said: None, connected: Duration::ZERO });
         assert_eq!(report(&all), [(Kill::Matcher, 4, 4, 2.5, 5.0), (Kill::Nats, 1, 1, 1.0, 1.0)]);
     }
