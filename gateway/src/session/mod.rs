@@ -449,6 +449,7 @@ impl Session {
             .map(|(chan, serial, _)| (chan, serial))
             .collect();
         for (chan, serial) in overdue {
+            tracing::debug!(chan, serial, "a request was not answered in time");
             let joining = self.channels.iter().find(|c| c.chan == chan && !c.joined).map(Channel::leave_effects);
             self.done(chan, serial, &unavailable, now, out);
             out.extend(joining.unwrap_or_default());

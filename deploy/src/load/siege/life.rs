@@ -123,7 +123,8 @@ impl Life {
                     Err(error) => return self.parted(&error),
                 }
             }
-            if self.player.has_left() {
+            // What is still open on other topics is answered too, before the socket is closed.
+            if self.player.has_left() && self.open.is_empty() {
                 return Ok(Parted::Left);
             }
             let now = self.siege.world.now();
