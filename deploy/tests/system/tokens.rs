@@ -159,7 +159,7 @@ async fn no_log_line_holds_a_token() {
     let gateway = |flags: &[&str]| {
         let mut gateway = Command::new(env!("CARGO_BIN_EXE_switchboard").to_owned() + "-gateway");
         let listen = format!("127.0.0.1:{port}");
-        gateway.args(["--nats-url", &issuer.system.nats.url(), "--listen", &listen, "--log-level", "debug"]);
+        gateway.args(["--nats-url", &issuer.system.nats.url(), "--listen", &listen, "--log-level", "trace"]);
         gateway.args(flags).stdin(Stdio::null()).kill_on_drop(true);
         gateway
     };
