@@ -12,6 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use switchboard_contract::limits::{JWKS_BYTES_MAX, JWKS_INTERVAL_MIN, JWKS_TIMEOUT, START_TIMEOUT};
+use switchboard_contract::process::UsageError;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -53,13 +54,17 @@ impl Jwks {
     /// Reads a set for the first time, and keeps it up to date for as long as somebody has it.
     ///
     /// # Errors
-    /// If it is no place of a set, or cannot be read within [`START_TIMEOUT`].
+    /// If it is no place of a set, a file that is none, or a URL that gives none within [`START_TIMEOUT`].
     pub async fn start(place: &str, pace: Pace) -> anyhow::Result<Jwks> {
         let source = Source::new(place)?;
         let deadline = Instant::now() + START_TIMEOUT;
         let keys = loop {
             match source.read().await {
                 Ok(keys) => break keys,
+                // A file is there or not; an issuer may be about to start.
+                Err(error) if matches!(source, Source::File(_)) => {
+                    return Err(UsageError(format!("--jwt-jwks: {error:#}")).into());
+                }
                 Err(error) if Instant::now() >= deadline => return Err(error.context("cannot read --jwt-jwks")),
                 Err(error) => tracing::warn!("cannot read --jwt-jwks yet: {error:#}"),
             }

@@ -102,6 +102,8 @@ async fn unknown_keys_cannot_make_us_ask_all_the_time() {
 async fn a_set_is_read_again_in_time_from_a_file_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("jwks.json");
+    let missing = Jwks::start(path.to_str().expect("text"), Pace::new(LONG)).await.expect_err("there is none yet");
+    assert!(missing.is::<UsageError>() && missing.to_string().contains("jwks.json"), "{missing}");
     std::fs::write(&path, jwks_of(false, Some("k1"))).expect("written");
     let pace = Pace { refresh: Duration::from_millis(20), least: Duration::from_millis(20) };
     let jwks = Jwks::start(path.to_str().expect("text"), pace).await.expect("keys");

@@ -3,6 +3,7 @@
 //! A channel has at most one request on its way; frames of its topic that come meanwhile wait behind it, so each
 //! topic is handled in order and topics do not wait for each other. `claim:student` alone does not wait.
 
+mod tokens;
 mod topics;
 
 pub use topics::chat_json;
@@ -24,7 +25,7 @@ use crate::auth::token::Token;
 use crate::commands::{ChatCommand, LobbyCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
-use crate::payload::{self, AccessToken, Refusal};
+use crate::payload::Refusal;
 use topics::{Channel, Kind, Pending, Topic};
 
 /// What a session wants done.
@@ -332,20 +333,13 @@ impl Session {
             return channel.gone(false, out);
         }
         let serial = self.next_serial();
-        let pushed = match (frame.event.as_ref(), &self.identity) {
-            // Nobody looks at it; a client that renews in time need not know.
-            ("access_token", Identity::Open(_)) => {
-                let result = payload::read::<AccessToken>(frame.payload).map(|_| "{}");
-                return self.answer(frame, result, out);
-            }
-            ("access_token", Identity::Verified(_)) => {
-                let chan = self.channels[at].chan;
-                payload::read(frame.payload).map(|AccessToken { token }| Effect::Verify { chan, serial, token })
-            }
-            _ => topics::push(&mut self.channels[at], frame, serial, &self.limits),
+        let pushed = match frame.event.as_ref() {
+            "access_token" => self.access_token(at, frame, serial),
+            _ => topics::push(&mut self.channels[at], frame, serial, &self.limits).map(Some),
         };
         match pushed {
-            Ok(effect) => {
+            Ok(None) => self.answer(frame, Ok("{}"), out),
+            Ok(Some(effect)) => {
                 self.channels[at].wait_for(serial, frame.reference.clone(), now);
                 self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
                 out.push(effect);
@@ -359,10 +353,7 @@ impl Session {
         match event {
             Event::Done { chan, serial, outcome } => self.done(*chan, *serial, outcome, now, out),
             Event::Renewed { chan, serial, identity } => {
-                let outcome = match identity.clone().and_then(|identity| self.renew(identity)) {
-                    Ok(()) => Outcome::Ok("{}".into()),
-                    Err(refusal) => Outcome::Refused(refusal),
-                };
+                let outcome = self.renewed(identity.clone());
                 self.done(*chan, *serial, &outcome, now, out);
             }
             Event::Broadcast(broadcast) => {
@@ -409,21 +400,6 @@ impl Session {
             }
             Event::Close(code) => out.push(Effect::Close(*code)),
         }
-    }
-
-    /// Takes a token in the place of the one before it: the same user's, and for the roles of all that is joined, or
-    /// being joined.
-    fn renew(&mut self, renewed: Identity) -> Result<(), Refusal> {
-        if let Identity::Verified(now) = &self.identity {
-            renewed.check(&now.claims.user, None)?;
-        }
-        for channel in &self.channels {
-            renewed.check_role(channel.role())?;
-        }
-        // A token that ends sooner counts as well: whoever has it wants that.
-        self.wake = renewed.expires().map_or(self.wake, |expires| expires.min(self.wake));
-        self.identity = renewed;
-        Ok(())
     }
 
     fn has_chat(&self, chat: &ChatId) -> bool {
