@@ -48,6 +48,23 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(4_800);
 /// Open connections of one gateway, by default: below the usual limit of 20,000 open files.
 pub const CONNECTIONS_MAX: usize = 16_000;
 
+// Tokens.
+
+/// A token, as text. Bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// How far the clocks of issuer and gateway may differ, by default.
+pub const TOKEN_LEEWAY: Duration = Duration::from_secs(30);
+/// From one reading of a JWKS to the next, by default.
+pub const JWKS_INTERVAL: Duration = Duration::from_secs(300);
+/// The same after one that failed; and a set is not read more often for keys that are not known.
+pub const JWKS_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// One reading of a JWKS: a push that waits for it is answered within [`ANSWER_TIMEOUT`].
+pub const JWKS_TIMEOUT: Duration = Duration::from_secs(3);
+/// A JWKS. Bytes.
+pub const JWKS_BYTES_MAX: usize = 256 * 1024;
+/// Keys in a JWKS: each that names no `kid` may have to be tried.
+pub const JWKS_KEYS_MAX: usize = 64;
+
 // A gateway.
 
 /// Commands waiting for one topic's task.

@@ -5,6 +5,7 @@ pub mod load;
 mod matchers;
 pub mod runfile;
 pub mod status;
+pub mod token;
 pub mod tools;
 pub mod up;
 
@@ -27,6 +28,8 @@ enum Command {
     Up(up::Args),
     /// Show who leads, the gateways with their connections, and the lobby's counts.
     Status(status::Args),
+    /// Mint a token with the development key, for a system that was started with `up --auth jwt`.
+    Token(token::Args),
     /// Put load on a running system and check what comes back.
     Load(load::Args),
     /// Install what runs and tests need (a pinned nats-server) under .switchboard/tools, and print where it is.
@@ -39,6 +42,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Up(args) => up::run(args),
         Command::Status(args) => status::run(args),
+        Command::Token(args) => token::run(args),
         Command::Load(args) => load::run(args),
         Command::Tools(args) => tools::run(args),
     };

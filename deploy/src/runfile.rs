@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
+use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,30 @@ pub struct RunFile {
     pub processes: Vec<Process>,
     /// Where clients of NATS connect: all servers, separated by commas.
     pub nats_url: String,
+    /// How its gateways treat tokens.
+    #[serde(default)]
+    pub auth: Auth,
+}
+
+/// How gateways treat tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Nothing is verified: anybody can be anybody.
+    #[default]
+    Open,
+    /// They verify tokens with the development key: see `switchboard token`.
+    Jwt,
+}
+
+impl Auth {
+    /// As flags and people write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Auth::Open => "open",
+            Auth::Jwt => "jwt",
+        }
+    }
 }
 
 /// A process that cannot be mistaken for a later one of the same number.
@@ -147,10 +172,15 @@ mod tests {
         assert!(RunFile::read(folder.path()).expect("no file is no error").is_none());
         let id = ProcessId { pid: 7, started: 9 };
         let process = Process { name: "nats".into(), id, addr: None, admin: None };
-        let file = RunFile { runner: Some(id), processes: vec![process], nats_url: "nats://127.0.0.1:4222".into() };
+        let file = RunFile {
+            runner: Some(id),
+            processes: vec![process],
+            nats_url: "nats://127.0.0.1:4222".into(),
+            auth: Auth::Jwt,
+        };
         file.write(folder.path()).expect("written");
         let read = RunFile::read(folder.path()).expect("read").expect("there");
-        assert_eq!((read.runner, read.processes[0].id), (Some(id), id));
+        assert_eq!((read.runner, read.processes[0].id, read.auth), (Some(id), id, Auth::Jwt));
         RunFile::remove(folder.path()).expect("removed");
         RunFile::remove(folder.path()).expect("nothing to remove");
     }

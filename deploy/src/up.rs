@@ -21,8 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::runfile::{FOLDER, ProcessId, RunFile};
-use crate::tools;
+use crate::runfile::{Auth, FOLDER, ProcessId, RunFile};
+use crate::{token, tools};
 use child::{Child, Deaths};
 use output::Output;
 use plan::{Plan, Stage};
@@ -51,6 +51,9 @@ pub struct Args {
     /// Secret of the gateways' HTTP API.
     #[arg(long, env = "API_SECRET", default_value = "local-secret", hide_env_values = true)]
     api_secret: String,
+    /// How the gateways treat tokens: with "jwt" they verify them, with the key that `switchboard token` signs with.
+    #[arg(long, env = "AUTH", default_value = "open")]
+    auth: Auth,
     /// Begin anew: remove the data of earlier runs first (FRESH=1).
     #[arg(long, env = "FRESH", value_parser = FalseyValueParser::new())]
     fresh: bool,
@@ -135,9 +138,14 @@ async fn up(args: &Args, signals: &Signals, output: &Output) -> anyhow::Result<E
     };
     let nats_server = nats_server?;
     prepare_data(args, &plan, &folder)?;
+    token::Key::of(&folder)?;
 
-    let run_file =
-        RunFile { runner: ProcessId::of(std::process::id()), processes: Vec::new(), nats_url: plan.nats_url.clone() };
+    let run_file = RunFile {
+        runner: ProcessId::of(std::process::id()),
+        processes: Vec::new(),
+        nats_url: plan.nats_url.clone(),
+        auth: args.auth,
+    };
     run_file.write(&folder)?;
     let system = System {
         shared: Arc::new(Shared { folder: folder.clone(), run_file: Mutex::new(run_file), output: output.clone() }),

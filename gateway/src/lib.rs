@@ -1,9 +1,10 @@
 //! The gateway: WebSockets in, NATS out. Stateless: what it holds, others can rebuild.
 //!
-//! `frame`, `payload`, `session`, `chat`, `lobby` and `handshake` decide, and know neither tokio nor NATS; `socket`,
+//! `frame`, `payload`, `session`, `chat`, `lobby`, `handshake` and most of `auth` decide, and know neither tokio nor NATS; `socket`,
 //! `hub`, `lobby_task` and `server` are the tasks around them.
 
 mod asking;
+pub mod auth;
 pub mod chat;
 pub mod commands;
 pub mod frame;
@@ -25,18 +26,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{GatewayRecord, Heartbeat};
 use switchboard_contract::names::{self, Incarnation};
 use switchboard_contract::nats::{Nats, header};
-use switchboard_contract::process::{CommonArgs, UsageError};
+use switchboard_contract::process::CommonArgs;
 use switchboard_contract::streams::{self, Asset};
 use switchboard_contract::wire::{self, V1};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Auth;
+use crate::auth::args::AuthArgs;
 use crate::hub::Hub;
 use crate::server::Gateway;
 use crate::session::SessionLimits;
@@ -51,9 +54,6 @@ pub struct Args {
     /// Address for clients. Port 0: any free one.
     #[arg(long, env = "SWITCHBOARD_LISTEN", default_value = "127.0.0.1:4000")]
     pub listen: SocketAddr,
-    /// How tokens are treated: "open" verifies nothing.
-    #[arg(long, env = "SWITCHBOARD_AUTH", default_value = "jwt")]
-    pub auth: Auth,
     /// An Origin that may connect although it is another host's: a whole origin, a host name, or "*" for any.
     /// May be given several times, or separated by commas.
     #[arg(long = "allowed-origin", env = "SWITCHBOARD_ALLOWED_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
@@ -77,15 +77,9 @@ pub struct Args {
     /// Over how long the sockets are closed after SIGTERM, in milliseconds.
     #[arg(long, env = "SWITCHBOARD_DRAIN_MS", default_value_t = 2_000)]
     pub drain_ms: u64,
-}
-
-/// How tokens are treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Auth {
-    /// Tokens are accepted and not verified: for development only.
-    Open,
-    /// Tokens are verified. Not available in this version.
-    Jwt,
+    /// Flags of tokens.
+    #[command(flatten)]
+    pub auth: AuthArgs,
 }
 
 /// Runs a gateway until `stop`, and drains it.
@@ -93,14 +87,8 @@ pub enum Auth {
 /// # Errors
 /// If it cannot start: an address is taken, NATS is not there, or the configuration cannot be.
 pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
-    match args.auth {
-        Auth::Open => tracing::warn!("--auth open: NO TOKEN IS VERIFIED, anybody can be anybody"),
-        Auth::Jwt => {
-            let text = "--auth jwt is not available in this version: only --auth open is";
-            return Err(UsageError(text.into()).into());
-        }
-    }
     observe::describe();
+    let Some(auth) = stop.run_until_cancelled(args.auth.read()).await.transpose()? else { return Ok(()) };
     let readiness = Readiness::new();
     // The admin port outlives the drain: it says what is going on.
     let (background, accepting) = (CancellationToken::new(), CancellationToken::new());
@@ -112,7 +100,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
 
     let incarnation = Incarnation::new();
-    let starting = start(&args, &incarnation);
+    let starting = start(&args, auth, &incarnation);
     let Some((nats, gateway, mut lobby)) = stop.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
     tracing::info!(%address, gateway = %incarnation, "listening");
     tokio::spawn(server::accept(listener, gateway.clone(), args.max_connections, accepting.clone()));
@@ -155,7 +143,11 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<(Nats, Arc<Gateway>, JoinHandle<()>)> {
+async fn start(
+    args: &Args,
+    auth: Auth,
+    incarnation: &Incarnation,
+) -> anyhow::Result<(Nats, Arc<Gateway>, JoinHandle<()>)> {
     let nats = Nats::connect(&args.common, "gateway", incarnation).await?;
     for asset in [Asset::Rooms, Asset::Lobby, Asset::Gateways] {
         streams::wait_for(&nats, asset).await?;
@@ -167,7 +159,7 @@ async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<(Nats, 
         capacity: args.max_capacity,
         idle: Duration::from_secs(args.idle_timeout),
     };
-    let gateway = Gateway::new(lobby, hub, limits, args.allowed_origins.clone());
+    let gateway = Gateway::new(lobby, hub, auth, limits, args.allowed_origins.clone());
     Ok((nats, Arc::new(gateway), task))
 }
 

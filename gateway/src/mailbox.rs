@@ -15,6 +15,7 @@ use switchboard_contract::limits::MAILBOX_MAX;
 use switchboard_contract::lobby::{ChannelId, ChatRecord, Status};
 use switchboard_contract::reason::CloseCode;
 
+use crate::auth::Identity;
 use crate::frame::{Vsn, encode_text};
 use crate::payload::Refusal;
 
@@ -32,6 +33,15 @@ pub enum Event {
         serial: u32,
         /// How.
         outcome: Outcome,
+    },
+    /// The token of an `access_token` was verified, or not.
+    Renewed {
+        /// On which channel it came.
+        chan: ChannelId,
+        /// Which of its requests.
+        serial: u32,
+        /// Whose it is.
+        identity: Result<Identity, Refusal>,
     },
     /// An event for all members of a topic.
     Broadcast(Broadcast),

@@ -37,6 +37,8 @@ pub(crate) fn describe() {
     describe_counter!("switchboard_gateway_gaps_total", "Gaps in logs: repaired by history or stream, or shown.");
     describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
     describe_counter!("switchboard_gateway_closes_total", "Sockets closed by this gateway, by close code.");
+    describe_counter!("switchboard_gateway_tokens_refused_total", "Tokens that did not count, by reason.");
+    describe_counter!("switchboard_gateway_jwks_reads_total", "Readings of the JWKS after the first, by outcome.");
     describe_counter!("switchboard_messages_refused_total", "Messages of other services not understood, by kind.");
     describe_counter!("switchboard_nats_slow_consumer_total", "Subscriptions that overflowed.");
 }

@@ -11,6 +11,7 @@ use switchboard_contract::lobby::{Role, TeacherSettings};
 use switchboard_contract::names::UserId;
 use switchboard_contract::reason::Reason;
 
+use crate::auth::token::Token;
 use crate::frame::{Payload, push_json_string};
 
 /// Why a join or a push was refused, as the `response` of an `error` reply has it.
@@ -148,6 +149,13 @@ pub struct Named {
     /// The teacher of `claim:student`.
     #[serde(rename = "teacherId")]
     pub teacher_id: Option<UserId>,
+}
+
+/// The payload of `access_token`.
+#[derive(Debug, Deserialize)]
+pub struct AccessToken {
+    /// The token that takes the place of the one before it.
+    pub token: Token,
 }
 
 /// The payload of `history`.

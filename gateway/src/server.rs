@@ -25,6 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::auth::Auth;
+use crate::auth::token::Token;
 use crate::hub::Hub;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
@@ -39,6 +41,8 @@ const LONGPOLL_PATHS: [&str; 2] = ["/socket/longpoll", "/ws/longpoll"];
 pub struct Gateway {
     /// The lobby's task.
     pub lobby: LobbyHandle,
+    /// How tokens are treated.
+    pub auth: Auth,
     /// The chats with members here.
     pub hub: Hub,
     /// Limits of each session.
@@ -67,9 +71,10 @@ impl Drop for Registered {
 
 impl Gateway {
     /// A gateway without sockets.
-    pub fn new(lobby: LobbyHandle, hub: Hub, limits: SessionLimits, allowed_origins: Vec<String>) -> Self {
+    pub fn new(lobby: LobbyHandle, hub: Hub, auth: Auth, limits: SessionLimits, allowed_origins: Vec<String>) -> Self {
         Gateway {
             lobby,
+            auth,
             hub,
             limits: Arc::new(limits),
             channel_ids: Arc::new(AtomicU64::new(0)),
@@ -136,12 +141,17 @@ pub async fn accept(listener: TcpListener, gateway: Arc<Gateway>, connections_ma
 #[derive(Clone)]
 struct Permit(#[allow(dead_code)] Arc<OwnedSemaphorePermit>);
 
+/// Where a connection comes from.
+#[derive(Clone, Copy)]
+struct Peer(SocketAddr);
+
 async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, permit: Arc<OwnedSemaphorePermit>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "TCP_NODELAY refused");
     }
     let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Permit(permit.clone()));
+        request.extensions_mut().insert(Peer(peer));
         router.clone().oneshot(request.map(Body::new))
     });
     let served = http1::Builder::new()
@@ -170,6 +180,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
 async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     Extension(permit): Extension<Permit>,
+    Extension(Peer(peer)): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -185,6 +196,13 @@ async fn upgrade(
             return (error.status(), format!("{error}\n")).into_response();
         }
     };
+    let identity = match gateway.auth.admit(Token::of_request(&uri, &headers)).await {
+        Ok(identity) => identity,
+        Err(error) => {
+            tracing::info!(%peer, %error, "no upgrade: the user token does not count");
+            return (StatusCode::FORBIDDEN, format!("user_token: {error}\n")).into_response();
+        }
+    };
     // Buffers this small cost 3 KB a socket instead of 137; large frames grow them for as long as they last.
     upgrade
         .protocols(["phoenix"])
@@ -194,7 +212,7 @@ async fn upgrade(
         .max_frame_size(limits::FRAME_BYTES_MAX)
         .max_message_size(limits::FRAME_BYTES_MAX)
         .on_upgrade(move |ws| async move {
-            socket::serve(Box::new(ws), vsn, gateway).await;
+            socket::serve(Box::new(ws), vsn, identity, gateway).await;
             drop(permit);
         })
 }

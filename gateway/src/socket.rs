@@ -9,8 +9,9 @@ use switchboard_contract::limits;
 use switchboard_contract::reason::CloseCode;
 use tokio_tungstenite::tungstenite;
 
+use crate::auth::Identity;
 use crate::frame::Vsn;
-use crate::mailbox::{Events, Mailbox};
+use crate::mailbox::{Event, Events, Mailbox};
 use crate::observe;
 use crate::server::Gateway;
 use crate::session::{Effect, Session};
@@ -30,11 +31,11 @@ enum End {
 }
 
 /// Serves a socket until it ends, and then tells lobby and chats. Boxed parts keep the task of an idle socket small.
-pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, gateway: Arc<Gateway>) {
+pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, identity: Identity, gateway: Arc<Gateway>) {
     let (mailbox, mut events) = Mailbox::new();
     let registered = gateway.register(&mailbox);
     let mut socket = Socket {
-        session: Session::new(vsn, gateway.limits.clone(), gateway.channel_ids.clone(), Instant::now()),
+        session: Session::new(vsn, identity, gateway.limits.clone(), gateway.channel_ids.clone(), Instant::now()),
         gateway: gateway.clone(),
         mailbox,
         flow: Flow::new(Instant::now()),
@@ -140,7 +141,7 @@ impl Socket {
                     end = Some(End::Close(code));
                 }
                 Effect::Send(_) | Effect::Close(_) => {}
-                effect @ (Effect::Lobby(_) | Effect::Chat(..)) => self.tell(effect).await,
+                effect @ (Effect::Lobby(_) | Effect::Chat(..) | Effect::Verify { .. }) => self.tell(effect).await,
             }
         }
         if sent && end.is_none() {
@@ -153,6 +154,17 @@ impl Socket {
         match effect {
             Effect::Lobby(command) => self.gateway.lobby.send(command, &self.mailbox).await,
             Effect::Chat(chat, command) => self.gateway.hub.send(&chat, command, &self.mailbox).await,
+            Effect::Verify { chan, serial, token } => {
+                let (gateway, mailbox) = (self.gateway.clone(), self.mailbox.clone());
+                // Not here: a key that is not known may have to be fetched first. A channel has one on its way.
+                tokio::spawn(async move {
+                    let identity = gateway.auth.admit(Some(token)).await.map_err(|error| {
+                        tracing::info!(%error, "a token was not renewed");
+                        error.reason().into()
+                    });
+                    mailbox.send(Arc::new(Event::Renewed { chan, serial, identity }));
+                });
+            }
             Effect::Send(_) | Effect::Close(_) => {}
         }
     }

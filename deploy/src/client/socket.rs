@@ -4,6 +4,8 @@ use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use futures_util::{Sink as _, Stream as _};
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -127,6 +129,16 @@ impl Socket {
     /// If there is no connection or no upgrade.
     pub async fn connect(url: &str, vsn: Vsn) -> Result<Socket, ConnectError> {
         Self::connect_with(url, vsn, &[]).await
+    }
+
+    /// Connects with a user token, if there is one, carried as phoenix.js carries its `authToken`.
+    ///
+    /// # Errors
+    /// If there is no connection or no upgrade.
+    pub async fn connect_as(url: &str, vsn: Vsn, token: Option<&str>) -> Result<Socket, ConnectError> {
+        let protocol = token.map(|token| format!("phoenix, base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(token)));
+        let header = protocol.as_deref().map(|protocol| ("Sec-WebSocket-Protocol", protocol));
+        Self::connect_with(url, vsn, header.as_slice()).await
     }
 
     /// Connects with further HTTP headers.

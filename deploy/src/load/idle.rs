@@ -18,7 +18,7 @@ use super::progress::{Bar, Progress};
 use super::report::IdleReport;
 use super::student::{Step, Student};
 use super::target::Target;
-use super::world::{Halt, Ids, World};
+use super::world::{self, Halt, Ids, World};
 use super::{EXIT_VIOLATION, IdleArgs, interrupted};
 use crate::client::Vsn;
 
@@ -39,7 +39,13 @@ pub(super) async fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     let target = Target::find(&args.target)?;
     target.wait_until_empty().await?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let world = Rc::new(World::new(Ids::new(args.target.vsn, now), 1, 1, Duration::from_secs(1))?);
+    let world = Rc::new(World::new(
+        Ids::new(args.target.vsn, now),
+        1,
+        1,
+        Duration::from_secs(1),
+        world::key(&args.target.folder)?,
+    )?);
     let meter = Meter::start(&args.target.folder)?;
     let before = meter.read()?;
     let mut users = JoinSet::new();

@@ -35,7 +35,7 @@ pub(super) enum Seen<'a> {
 
 impl Link {
     pub(super) async fn open(world: Rc<World>, who: Who, url: &str) -> Result<Link, Halt> {
-        let socket = Socket::connect(url, world.vsn).await.map_err(|error| Halt::Connect(who, error))?;
+        let socket = world.connect(who, url).await.map_err(|error| Halt::Connect(who, error))?;
         Ok(Link { who, world, socket })
     }
 

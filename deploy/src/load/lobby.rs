@@ -19,7 +19,7 @@ use super::progress::{Bar, Progress};
 use super::report::LobbyReport;
 use super::siege::{self, Siege};
 use super::target::Target;
-use super::world::{Halt, Ids, World};
+use super::world::{self, Halt, Ids, World};
 use super::{EXIT_VIOLATION, LobbyArgs, interrupted, student, teacher};
 use crate::client::Vsn;
 
@@ -80,7 +80,13 @@ pub(super) async fn run(args: &LobbyArgs) -> anyhow::Result<ExitCode> {
     let target = Target::find(&args.target)?;
     target.wait_until_empty().await?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let world = World::new(Ids::new(args.target.vsn, now), args.capacity, args.messages, args.claim_every)?;
+    let world = World::new(
+        Ids::new(args.target.vsn, now),
+        args.capacity,
+        args.messages,
+        args.claim_every,
+        world::key(&args.target.folder)?,
+    )?;
     let world = Rc::new(world);
     let siege = Siege::new(args, &world)?;
     let began = Instant::now();

@@ -1,15 +1,19 @@
 //! What all users of a run share: who they are, the plan, the checker, and what has been counted.
 
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use serde_json::{Map, json};
 use switchboard_contract::limits;
 use tokio_util::sync::CancellationToken;
 
 use super::checker::{Checker, Event, Plan, Took, Violation, Who};
-use crate::client::{ConnectError, Vsn};
+use crate::client::{ConnectError, Socket, Vsn};
+use crate::runfile::{Auth, RunFile};
+use crate::token::Key;
 
 /// Why a user cannot go on.
 #[derive(Debug)]
@@ -98,6 +102,8 @@ pub(super) struct World {
     pub(super) ids: Ids,
     pub(super) plan: Plan,
     pub(super) claim_every: Duration,
+    /// Signs tokens for a system that verifies them.
+    key: Option<Key>,
     /// Teachers claim from when this is set.
     pub(super) claims_open: Cell<bool>,
     /// Teachers leave when this is cancelled.
@@ -139,11 +145,25 @@ pub(super) struct Times {
 
 /// The answer to anything: the protocol's bound.
 const ANSWER_WITHIN: Duration = limits::ANSWER_TIMEOUT;
+/// Longer than any run.
+const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// Longest time that the histograms tell apart. Microseconds.
 const TIME_MAX_US: u64 = 60_000_000;
 
+/// The development key, if what runs here wants tokens.
+pub(super) fn key(folder: &Path) -> anyhow::Result<Option<Key>> {
+    let auth = RunFile::read(folder)?.unwrap_or_default().auth;
+    if auth == Auth::Jwt { Key::of(folder).map(Some) } else { Ok(None) }
+}
+
 impl World {
-    pub(super) fn new(ids: Ids, capacity: u32, messages: u32, claim_every: Duration) -> anyhow::Result<World> {
+    pub(super) fn new(
+        ids: Ids,
+        capacity: u32,
+        messages: u32,
+        claim_every: Duration,
+        key: Option<Key>,
+    ) -> anyhow::Result<World> {
         let plan = Plan { capacity, messages, answer_within: ANSWER_WITHIN };
         let histogram = || Histogram::new_with_bounds(1, TIME_MAX_US, 3);
         Ok(World {
@@ -151,6 +171,7 @@ impl World {
             ids,
             plan,
             claim_every,
+            key,
             claims_open: Cell::new(false),
             over: CancellationToken::new(),
             started: Instant::now(),
@@ -161,6 +182,15 @@ impl World {
                 acks: histogram()?,
             }),
         })
+    }
+
+    /// Connects a user, with a token where the system wants one.
+    pub(super) async fn connect(&self, who: Who, url: &str) -> Result<Socket, ConnectError> {
+        let token = self.key.as_ref().and_then(|key| {
+            let claims = Map::from_iter([("sub".into(), json!(self.ids.id(who.n))), ("role".into(), json!(who.role))]);
+            key.mint(claims, TOKEN_TTL).ok()
+        });
+        Socket::connect_as(url, self.vsn, token.as_deref()).await
     }
 
     /// Tells the checker what a user sends or sees.

@@ -10,6 +10,8 @@ use switchboard_contract::process::UsageError;
 
 use super::Args;
 use super::nats::{self, Servers};
+use crate::runfile::Auth;
+use crate::token::Key;
 
 /// One leads, and one stands by.
 const MATCHERS: usize = 2;
@@ -100,7 +102,10 @@ impl Plan {
             let format = args.log_format.to_possible_value().map(|value| value.get_name().to_owned());
             flags.extend([("--log-format", format.unwrap_or_default()), ("--log-level", args.log_level.clone())]);
             if let Some(addr) = addr {
-                flags.extend([("--listen", addr.to_string()), ("--auth", "open".to_owned())]);
+                flags.extend([("--listen", addr.to_string()), ("--auth", args.auth.as_str().to_owned())]);
+                if args.auth == Auth::Jwt {
+                    flags.push(("--jwt-secret-file", Key::path(folder).display().to_string()));
+                }
             }
             specs.push(Spec {
                 name,
@@ -225,7 +230,15 @@ mod tests {
         assert!(nats.text.contains("store_dir: \"/f/data/nats\"") && !nats.text.contains("cluster"), "{}", nats.text);
         let gateway = plan.specs[4].args.join(" ");
         assert!(gateway.contains("--listen 127.0.0.1:5000 --auth open"), "{gateway}");
-        assert!(!gateway.contains("local-secret"), "{gateway}");
+        assert!(!gateway.contains("local-secret") && !gateway.contains("--jwt"), "{gateway}");
+    }
+
+    #[test]
+    fn with_jwt_gateways_have_the_development_key() {
+        let plan = plan(&["--auth", "jwt", "--gateways", "1"]).expect("a plan");
+        let gateway = plan.specs[4].args.join(" ");
+        assert!(gateway.contains("--auth jwt --jwt-secret-file /f/jwt-secret"), "{gateway}");
+        assert!(!plan.specs[1].args.join(" ").contains("--auth"), "a matcher has nothing to do with it");
     }
 
     #[test]

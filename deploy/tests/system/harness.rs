@@ -48,7 +48,8 @@ impl System {
         let gateway = |_| {
             let port = free_port();
             let listen = format!("127.0.0.1:{port}");
-            let flags = [&["--auth", "open", "--listen", &listen], gateway].concat();
+            let open: &[&str] = if gateway.contains(&"--auth") { &[] } else { &["--auth", "open"] };
+            let flags = [open, &["--listen", &listen], gateway].concat();
             (port, Process::start("switchboard-gateway", &url, &flags))
         };
         let system = System { history, matchers, gateways: (0..2).map(gateway).collect(), nats };

@@ -16,3 +16,4 @@ mod siege;
 mod support;
 mod survival;
 mod takeover;
+mod tokens;

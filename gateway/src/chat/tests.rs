@@ -76,14 +76,13 @@ impl Topic {
     /// What members got since the last call, and what else is to be done.
     pub(super) fn shown(&mut self) -> Vec<String> {
         let show = |effect| match effect {
+            #[allow(clippy::wildcard_enum_match_arm, reason = "shown as they are")]
             Effect::Send(to, event) => match &*event {
                 Event::Done { serial, outcome: Outcome::Ok(response), .. } => format!("{to}: {serial} ok {response}"),
                 Event::Done { serial, outcome, .. } => format!("{to}: {serial} {outcome:?}"),
                 Event::Broadcast(b) => format!("{to}: {}", b.frame(crate::frame::Vsn::V2)),
                 Event::Push { event, payload, .. } => format!("{to}: {event} {payload}"),
-                other @ (Event::Status { .. } | Event::NewChat { .. } | Event::Failed { .. } | Event::Close(_)) => {
-                    format!("{to}: {other:?}")
-                }
+                other => format!("{to}: {other:?}"),
             },
             Effect::Load { chan, last_seq } => format!("load {chan} {last_seq:?}"),
             Effect::Publish { entry, message_id, .. } => {

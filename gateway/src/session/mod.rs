@@ -3,6 +3,7 @@
 //! A channel has at most one request on its way; frames of its topic that come meanwhile wait behind it, so each
 //! topic is handled in order and topics do not wait for each other. `claim:student` alone does not wait.
 
+mod tokens;
 mod topics;
 
 pub use topics::chat_json;
@@ -19,6 +20,8 @@ use switchboard_contract::lobby::{At, ChannelId, Status};
 use switchboard_contract::names::ChatId;
 use switchboard_contract::reason::{CloseCode, Reason};
 
+use crate::auth::Identity;
+use crate::auth::token::Token;
 use crate::commands::{ChatCommand, LobbyCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
@@ -36,6 +39,15 @@ pub enum Effect {
     Lobby(LobbyCommand),
     /// Tell the task of a chat's topic.
     Chat(ChatId, ChatCommand),
+    /// Verify a token; [`Event::Renewed`] follows.
+    Verify {
+        /// On which channel it came.
+        chan: ChannelId,
+        /// Which of its requests.
+        serial: u32,
+        /// The token.
+        token: Token,
+    },
 }
 
 /// The limits of a session that are configurable.
@@ -75,6 +87,7 @@ impl Waiting {
 /// The state of one socket.
 pub struct Session {
     vsn: Vsn,
+    identity: Identity,
     limits: Arc<SessionLimits>,
     channel_ids: Arc<AtomicU64>,
     channels: Vec<Channel>,
@@ -86,9 +99,17 @@ pub struct Session {
 
 impl Session {
     /// A socket that has just been opened. `channel_ids` numbers the channels of the whole gateway.
-    pub fn new(vsn: Vsn, limits: Arc<SessionLimits>, channel_ids: Arc<AtomicU64>, now: Instant) -> Self {
-        let wake = now + limits.idle;
-        Session { vsn, limits, channel_ids, channels: Vec::new(), serial: 0, waiting_bytes: 0, heard: now, wake }
+    pub fn new(
+        vsn: Vsn,
+        identity: Identity,
+        limits: Arc<SessionLimits>,
+        channel_ids: Arc<AtomicU64>,
+        now: Instant,
+    ) -> Self {
+        let idle = now + limits.idle;
+        let wake = identity.expires().map_or(idle, |expires| expires.min(idle));
+        let channels = Vec::new();
+        Session { vsn, identity, limits, channel_ids, channels, serial: 0, waiting_bytes: 0, heard: now, wake }
     }
 
     /// When [`Session::tick`] wants to be called.
@@ -211,7 +232,7 @@ impl Session {
         }
         let chan = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
         let serial = self.next_serial();
-        match topics::join(topic, frame, chan, serial, &self.limits) {
+        match topics::join(topic, frame, chan, serial, &self.identity, &self.limits) {
             Ok((kind, effect)) => {
                 metrics::counter!("switchboard_gateway_joins_total").increment(1);
                 let mut channel = Channel::new(chan, &frame.topic, join_ref.clone(), kind);
@@ -312,8 +333,13 @@ impl Session {
             return channel.gone(false, out);
         }
         let serial = self.next_serial();
-        match topics::push(&mut self.channels[at], frame, serial, &self.limits) {
-            Ok(effect) => {
+        let pushed = match frame.event.as_ref() {
+            "access_token" => self.access_token(at, frame, serial),
+            _ => topics::push(&mut self.channels[at], frame, serial, &self.limits).map(Some),
+        };
+        match pushed {
+            Ok(None) => self.answer(frame, Ok("{}"), out),
+            Ok(Some(effect)) => {
                 self.channels[at].wait_for(serial, frame.reference.clone(), now);
                 self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
                 out.push(effect);
@@ -326,6 +352,10 @@ impl Session {
     pub fn event(&mut self, event: &Event, now: Instant, out: &mut Vec<Effect>) {
         match event {
             Event::Done { chan, serial, outcome } => self.done(*chan, *serial, outcome, now, out),
+            Event::Renewed { chan, serial, identity } => {
+                let outcome = self.renewed(identity.clone());
+                self.done(*chan, *serial, &outcome, now, out);
+            }
             Event::Broadcast(broadcast) => {
                 if self.channels.iter().any(|c| c.joined && *c.topic == *broadcast.topic()) {
                     out.push(Effect::Send(broadcast.frame(self.vsn)));
@@ -440,6 +470,10 @@ impl Session {
         if now >= self.heard + self.limits.idle {
             out.push(Effect::Close(CloseCode::GoingAway));
         }
+        if self.identity.expires().is_some_and(|expires| expires <= now) {
+            tracing::debug!("a token has expired");
+            out.push(Effect::Close(CloseCode::Policy));
+        }
         let unavailable = Outcome::Refused(Reason::Unavailable.into());
         let overdue: Vec<(ChannelId, u32)> = self
             .channels
@@ -463,7 +497,11 @@ impl Session {
             }
         }
         let deadlines = self.channels.iter().flat_map(Channel::deadlines);
-        self.wake = deadlines.chain([self.heard + self.limits.idle]).min().unwrap_or(now + self.limits.idle);
+        self.wake = deadlines
+            .chain([self.heard + self.limits.idle])
+            .chain(self.identity.expires())
+            .min()
+            .unwrap_or(now + self.limits.idle);
     }
 
     /// The socket is gone, and all its channels with it.
@@ -492,3 +530,5 @@ type WaitingFrames = VecDeque<(Instant, Waiting)>;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod token_tests;

@@ -7,27 +7,32 @@ use switchboard_contract::wire::V1;
 
 use crate::mailbox::Broadcast;
 
-struct Client {
-    session: Session,
-    now: Instant,
+pub(super) struct Client {
+    pub(super) session: Session,
+    pub(super) now: Instant,
     nobody_waits: bool,
 }
 
 impl Client {
     fn new(vsn: Vsn) -> Self {
+        Self::who_is(vsn, Identity::Open(None))
+    }
+
+    pub(super) fn who_is(vsn: Vsn, identity: Identity) -> Self {
         let limits = SessionLimits { channels: 3, capacity: 5, idle: Duration::from_secs(60) };
         let now = Instant::now();
-        Client { session: Session::new(vsn, Arc::new(limits), Arc::default(), now), now, nobody_waits: false }
+        let session = Session::new(vsn, identity, Arc::new(limits), Arc::default(), now);
+        Client { session, now, nobody_waits: false }
     }
 
     /// Sends a frame; what comes of it, frames as text.
-    fn send(&mut self, text: &str) -> Vec<String> {
+    pub(super) fn send(&mut self, text: &str) -> Vec<String> {
         let mut out = Vec::new();
         self.session.text(text.to_owned().into(), self.nobody_waits, self.now, &mut out);
         shown(out)
     }
 
-    fn event(&mut self, event: Event) -> Vec<String> {
+    pub(super) fn event(&mut self, event: Event) -> Vec<String> {
         let mut out = Vec::new();
         self.session.event(&event, self.now, &mut out);
         shown(out)
@@ -37,11 +42,11 @@ impl Client {
         self.event(Event::Done { chan, serial, outcome })
     }
 
-    fn ok(&mut self, chan: u64, serial: u32) -> Vec<String> {
+    pub(super) fn ok(&mut self, chan: u64, serial: u32) -> Vec<String> {
         self.done(chan, serial, Outcome::Ok("{}".into()))
     }
 
-    fn after(&mut self, time: Duration) -> Vec<String> {
+    pub(super) fn after(&mut self, time: Duration) -> Vec<String> {
         self.now += time;
         let mut out = Vec::new();
         self.session.tick(self.now, &mut out);
@@ -94,6 +99,7 @@ fn shown(effects: Vec<Effect>) -> Vec<String> {
         Effect::Close(code) => format!("close {}", code.code()),
         Effect::Lobby(command) => format!("lobby {command:?}"),
         Effect::Chat(id, command) => format!("chat {id} {command:?}"),
+        Effect::Verify { chan, serial, .. } => format!("verify {chan} {serial}"),
     };
     effects.into_iter().map(show).collect()
 }

@@ -11,6 +11,7 @@ use switchboard_contract::names::{ChatId, IdError, UserId};
 use switchboard_contract::reason::Reason;
 
 use super::{Effect, SessionLimits, WaitingFrames};
+use crate::auth::Identity;
 use crate::commands::{ChatCommand, ChatPush, LobbyCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::payload::{self, HistoryParams, JoinUser, Named, Refusal};
@@ -109,6 +110,15 @@ impl Channel {
 
     pub(super) fn is_teachers(&self) -> bool {
         matches!(self.kind, Kind::Teachers { .. })
+    }
+
+    /// As what the user has joined.
+    pub(super) fn role(&self) -> Role {
+        match self.kind {
+            Kind::Teachers { .. } => Role::Teacher,
+            Kind::Student { .. } => Role::Student,
+            Kind::Chat { role, .. } => role,
+        }
     }
 
     pub(super) fn chat_id(&self) -> Option<&ChatId> {
@@ -215,9 +225,11 @@ pub(super) fn join(
     frame: &Frame<'_>,
     chan: ChannelId,
     serial: u32,
+    identity: &Identity,
     limits: &SessionLimits,
 ) -> Result<(Kind, Effect), Refusal> {
     let user: JoinUser = payload::read(frame.payload)?;
+    identity.check(&user.user_id, user.role)?;
     let set = |at| Effect::Lobby(LobbyCommand::Set { chan, at, serial: Some(serial) });
     match topic {
         Topic::Teachers => {

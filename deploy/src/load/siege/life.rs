@@ -78,7 +78,7 @@ impl Life {
         loop {
             let url = &gateways[at % gateways.len()];
             at += 1;
-            let Ok(Ok(mut socket)) = timeout(CONNECT_TIMEOUT, Socket::connect(url, self.siege.world.vsn)).await else {
+            let Ok(Ok(mut socket)) = timeout(CONNECT_TIMEOUT, self.siege.world.connect(self.who, url)).await else {
                 sleep(backoff::socket(tries)).await;
                 tries += 1;
                 continue;

@@ -1,0 +1,224 @@
+//! Gateways that verify tokens: who may connect, as whom, for how long; and that no token stands in a log.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use switchboard::client::{Client, Socket, Vsn};
+use switchboard::token::Key;
+use switchboard_contract::admin;
+use switchboard_contract::testing::{eventually, free_port};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::harness::{SOON, System};
+use crate::support::Place;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A system whose gateways verify tokens without leeway, and the key to sign them with.
+struct Issuer {
+    system: System,
+    key: Key,
+    folder: TempDir,
+}
+
+impl Issuer {
+    async fn start() -> Option<Issuer> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = Key::of(folder.path()).expect("a key");
+        let path = Key::path(folder.path());
+        let flags = ["--auth", "jwt", "--jwt-leeway", "0", "--jwt-secret-file", path.to_str().expect("text")];
+        Some(Issuer { system: System::start_with(&[], &flags).await?, key, folder })
+    }
+
+    fn token(&self, claims: &Value, ttl: Duration) -> String {
+        self.key.mint(claims.as_object().expect("claims").clone(), ttl).expect("a token")
+    }
+
+    /// A client with a token of these claims.
+    async fn client(&self, claims: Value, ttl: Duration) -> Client {
+        let token = self.token(&claims, ttl);
+        Client::on(Socket::connect_as(&self.system.gateway(0), Vsn::V2, Some(&token)).await.expect("a connection"))
+    }
+}
+
+/// Asks for an upgrade; gives the status and what is said behind the headers.
+async fn upgrade(gateway: &str, path: &str, headers: &str) -> (u16, String) {
+    let address = gateway.strip_prefix("http://").expect("a URL");
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{headers}\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    let whole = |answer: &[u8]| {
+        let text = String::from_utf8_lossy(answer);
+        text.split_once("\r\n\r\n").is_some_and(|(head, body)| head.starts_with("HTTP/1.1 101") || body.ends_with('\n'))
+    };
+    while !whole(&answer) {
+        answer.push(stream.read_u8().await.expect("an answer"));
+    }
+    let text = String::from_utf8(answer).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("headers");
+    (head[9..12].parse().expect("a status"), body.to_owned())
+}
+
+#[tokio::test]
+async fn who_connects_needs_a_token_that_counts() {
+    let Some(issuer) = Issuer::start().await else { return };
+    let gateway = issuer.system.gateway(0);
+    let good = issuer.token(&json!({"sub": 5}), HOUR);
+    let expired = issuer.token(&json!({"sub": 5}), Duration::ZERO);
+    let nobodys = issuer.token(&json!({"role": "teacher"}), HOUR);
+    let rooms = issuer.token(&json!({"sub": 5, "room": "r"}), HOUR);
+    let foreign = tempfile::tempdir().expect("a folder");
+    let claims = json!({"sub": 5}).as_object().expect("claims").clone();
+    let forged = Key::of(foreign.path()).expect("a key").mint(claims, HOUR).expect("a token");
+    for (query, why) in [
+        (String::new(), "missing"),
+        ("&user_token=".to_owned(), "missing"),
+        ("&user_token=5".to_owned(), "no JWT"),
+        // {"alg":"none"} and {"sub":5}.
+        ("&user_token=eyJhbGciOiJub25lIn0.eyJzdWIiOjV9.".to_owned(), "no JWT"),
+        (format!("&user_token={forged}"), "signature"),
+        (format!("&user_token={expired}"), "expired"),
+        (format!("&user_token={nobodys}"), "without a claim"),
+        (format!("&user_token={rooms}"), "a room's token"),
+    ] {
+        let (status, said) = upgrade(&gateway, &format!("/socket/websocket?vsn=2.0.0{query}"), "").await;
+        assert_eq!(status, 403, "{query} {said}");
+        assert!(said.starts_with("user_token: ") && said.contains(why) && !said.contains("eyJ"), "{query} {said}");
+    }
+    for path in [format!("/socket/websocket?user_token={good}"), format!("/ws?vsn=2.0.0&token={good}")] {
+        assert_eq!(upgrade(&gateway, &path, "").await.0, 101, "{path}");
+    }
+    let mut client = issuer.client(json!({"sub": 5}), HOUR).await;
+    let reply = client.join("presence:student:5", json!({"userId": 5, "role": "student"})).await.expect("a reply");
+    assert!(reply.ok, "{reply:?}");
+    assert!(issuer.system.gateway_metrics(0).await.contains("switchboard_gateway_tokens_refused_total"));
+}
+
+#[tokio::test]
+async fn a_user_is_who_its_token_says() {
+    let Some(issuer) = Issuer::start().await else { return };
+    let mut student = issuer.client(json!({"sub": "5", "role": "student"}), HOUR).await;
+    for (topic, payload, reason) in [
+        ("presence:student:6", json!({"userId": 6, "role": "student"}), Some("unauthorized")),
+        ("presence:teachers", json!({"userId": 5, "role": "teacher"}), Some("unauthorized")),
+        ("presence:teachers", json!({"userId": 6, "role": "teacher"}), Some("unauthorized")),
+        ("chats:c", json!({"userId": 6, "role": "student"}), Some("unauthorized")),
+        ("chats:c", json!({"userId": 5, "role": "student"}), Some("not_found")),
+        ("presence:student:5", json!({"userId": 6, "role": "student"}), Some("unauthorized")),
+        ("presence:student:5", json!({"userId": 5, "role": "student"}), None),
+    ] {
+        let reply = student.join(topic, &payload).await.expect("a reply");
+        assert_eq!(reply.reason(), reason, "{topic} {payload}");
+    }
+    assert!(student.push("presence:student:5", "student:ready", json!({})).await.expect("a reply").ok);
+}
+
+#[tokio::test]
+async fn an_expired_token_closes_the_socket_unless_it_was_renewed() {
+    let Some(issuer) = Issuer::start().await else { return };
+    let short = Duration::from_secs(4);
+    let topic = "presence:student:5";
+    let mut kept = issuer.client(json!({"sub": 5}), short).await;
+    let mut lost = issuer.client(json!({"sub": 5}), short).await;
+    for client in [&mut kept, &mut lost] {
+        let reply = client.join(topic, json!({"userId": 5, "role": "student"})).await.expect("a reply");
+        assert!(reply.ok, "{reply:?}");
+    }
+    for (claims, ttl, reason) in [
+        (json!({"sub": 6}), HOUR, Some("unauthorized")),
+        (json!({"sub": 5, "room": "r"}), HOUR, Some("unauthorized")),
+        (json!({"sub": 5, "role": "teacher"}), HOUR, Some("unauthorized")),
+        (json!({"sub": 5}), Duration::ZERO, Some("token_expired")),
+    ] {
+        let token = issuer.token(&claims, ttl);
+        let reply = lost.push(topic, "access_token", json!({"token": token})).await.expect("a reply");
+        assert_eq!(reply.reason(), reason, "{claims}");
+    }
+    let token = issuer.token(&json!({"sub": "5"}), HOUR);
+    let reply = kept.push(topic, "access_token", json!({"token": token})).await.expect("a reply");
+    assert!(reply.ok && reply.response == json!({}), "{reply:?}");
+
+    assert_eq!(lost.expect_close(SOON).await.expect("a close"), Some(1008));
+    let reply = kept.push(topic, "student:ready", json!({"userId": 5})).await.expect("its socket is open");
+    assert!(reply.ok, "{reply:?}");
+}
+
+#[tokio::test]
+async fn no_log_line_holds_a_token() {
+    let Some(issuer) = Issuer::start().await else { return };
+    let (port, log) = (free_port(), issuer.folder.path().join("gateway.log"));
+    let gateway = |flags: &[&str]| {
+        let mut gateway = Command::new(env!("CARGO_BIN_EXE_switchboard").to_owned() + "-gateway");
+        let listen = format!("127.0.0.1:{port}");
+        gateway.args(["--nats-url", &issuer.system.nats.url(), "--listen", &listen, "--log-level", "trace"]);
+        gateway.args(flags).stdin(Stdio::null()).kill_on_drop(true);
+        gateway
+    };
+    let secret = Key::path(issuer.folder.path());
+    let flags = ["--jwt-leeway", "0", "--jwt-secret-file", secret.to_str().expect("text")];
+    let stderr = std::fs::File::create(&log).expect("a file");
+    let _running = gateway(&flags).stderr(stderr).spawn().expect("it starts; see `cargo build --workspace --bins`");
+    let address = format!("127.0.0.1:{port}").parse().expect("an address");
+    eventually("the gateway listens", async || admin::ask(address, "/", SOON).await.is_ok()).await;
+
+    let url = format!("http://{address}");
+    let tokens = [HOUR, Duration::ZERO].map(|ttl| issuer.token(&json!({"sub": "ada"}), ttl));
+    for token in &tokens {
+        upgrade(&url, &format!("/ws?vsn=2.0.0&user_token={token}"), "").await;
+    }
+    let socket = Socket::connect_as(&url, Vsn::V2, Some(&tokens[0])).await.expect("a connection");
+    let mut client = Client::on(socket);
+    let topic = "presence:student:ada";
+    assert!(client.join(topic, json!({"userId": "ada", "role": "student"})).await.expect("a reply").ok);
+    for token in &tokens {
+        client.push(topic, "access_token", json!({"token": token})).await.expect("a reply");
+    }
+    let said = || std::fs::read_to_string(&log).expect("a log");
+    eventually("both refusals are logged", async || said().matches("expired").count() == 2).await;
+    let said = said();
+    let refused = said.lines().find(|line| line.contains("no upgrade")).expect("a line");
+    assert!(refused.contains("peer=127.0.0.1:") && refused.contains("error=expired"), "{refused}");
+    for token in &tokens {
+        for part in token.split('.') {
+            assert!(!said.contains(part), "a part of a token is in the log:\n{said}");
+        }
+    }
+
+    let keyless = gateway(&[]).env_remove("SWITCHBOARD_AUTH").output().await.expect("it ends");
+    let said = String::from_utf8_lossy(&keyless.stderr);
+    assert_eq!(keyless.status.code(), Some(2), "{said}");
+    assert!(said.contains("--auth jwt needs a key") && said.contains("--jwt-secret-file"), "{said}");
+}
+
+#[tokio::test]
+async fn the_runner_verifies_tokens_of_its_own_key_and_load_has_some() {
+    let Some(place) = Place::new() else { return };
+    let up = place.up(&["--auth", "jwt"]);
+    up.says(&[" ready: "]).await;
+    let gateway = format!("http://127.0.0.1:{}", place.gateway_port);
+    assert_eq!(upgrade(&gateway, "/ws?vsn=2.0.0", "").await.0, 403);
+    let minted = place.switchboard(&["token", "user", "--sub", "5", "--ttl", "30m"]).output().await.expect("it runs");
+    let token = String::from_utf8(minted.stdout).expect("text");
+    assert_eq!(upgrade(&gateway, &format!("/ws?vsn=2.0.0&user_token={}", token.trim()), "").await.0, 101, "{token}");
+    let minted = place.switchboard(&["token", "room", "--room", "r"]).output().await.expect("it runs");
+    let token = String::from_utf8(minted.stdout).expect("text");
+    assert_eq!(upgrade(&gateway, &format!("/ws?vsn=2.0.0&user_token={}", token.trim()), "").await.0, 403, "{token}");
+
+    let load = ["load", "lobby", "--students", "6", "--teachers", "2", "--messages", "3", "--json"];
+    let load = place.switchboard(&load).output().await.expect("it runs");
+    // Whether all else was right is the business of other tests: here it is that its users were let in and served.
+    let report: Value = serde_json::from_slice(&load.stdout).unwrap_or_else(|error| panic!("{error}: {load:?}"));
+    assert_eq!(report["served"], 6, "{load:?}");
+    up.id.signal(Signal::TERM);
+    let (status, said) = up.end().await;
+    assert_eq!(status.code(), Some(0), "{said}");
+}
