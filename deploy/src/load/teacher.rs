@@ -1,5 +1,6 @@
 //! A teacher: claims while it has a free place, and talks in all its chats at once on one socket.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ struct Teacher {
     chats: Vec<Chat>,
     /// Chats that take a place; those that are over but not left yet take none.
     active: u32,
+    /// Claims that are not answered yet.
+    claims: BTreeSet<u64>,
     leave_ref: Option<u64>,
 }
 
@@ -77,7 +80,8 @@ pub(super) async fn play(world: Rc<World>, n: u32, url: Rc<str>) -> Result<(), H
                     teacher.claim()?;
                 }
             }
-            () = &mut over, if teacher.leave_ref.is_none() => teacher.leave()?,
+            // A claim on its way would be lost with the channel, and answered so.
+            () = &mut over, if teacher.leave_ref.is_none() && teacher.claims.is_empty() => teacher.leave()?,
         }
     }
     teacher.link.close().await;
@@ -92,16 +96,26 @@ impl Teacher {
         let user = UserOut { user_id: &id, role: Role::Teacher, capacity };
         let lobby = link.join(TOPIC.to_owned(), user, Push::Join)?;
         let new_chat = format!("new:chat:{id}");
-        Ok(Teacher { link, id, new_chat, lobby, chats: Vec::new(), active: 0, leave_ref: None })
+        Ok(Teacher {
+            link,
+            id,
+            new_chat,
+            lobby,
+            chats: Vec::new(),
+            active: 0,
+            claims: BTreeSet::new(),
+            leave_ref: None,
+        })
     }
 
     fn may_claim(&self) -> bool {
-        self.active < self.link.world.plan.capacity && self.leave_ref.is_none()
+        let over = self.link.world.over.is_cancelled();
+        self.active < self.link.world.plan.capacity && self.leave_ref.is_none() && !over
     }
 
     fn claim(&mut self) -> Result<(), Halt> {
         let claim = ClaimOut { teacher_id: &self.id };
-        self.link.push(&self.lobby, "claim:student", claim, Push::Claim)?;
+        self.claims.insert(self.link.push(&self.lobby, "claim:student", claim, Push::Claim)?);
         self.link.world.count(|tally| tally.claims += 1);
         Ok(())
     }
@@ -140,7 +154,10 @@ impl Teacher {
         match link.seen(frame)? {
             Seen::Reply(reference) if reference == self.lobby.join_ref => Ok(Step::Joined),
             Seen::Reply(reference) if self.leave_ref == Some(reference) => Ok(Step::Gone),
-            Seen::Reply(_) => Ok(Step::On),
+            Seen::Reply(reference) => {
+                self.claims.remove(&reference);
+                Ok(Step::On)
+            }
             Seen::Event(event, payload) if event == self.new_chat => {
                 self.chats.push(Chat::open(link, &self.id, payload)?);
                 self.active += 1;
