@@ -11,6 +11,7 @@ pub mod names;
 pub mod nats;
 pub mod process;
 pub mod reason;
+pub mod room;
 pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -16,6 +16,14 @@ pub const REF_BYTES_MAX: usize = 255;
 pub const JSON_DEPTH_MAX: usize = 64;
 /// A user id or chat id. Bytes.
 pub const ID_BYTES_MAX: usize = 128;
+/// A session's id in a room. Bytes.
+pub const SESSION_BYTES_MAX: usize = 64;
+/// A room's title; a longer one is cut. Bytes.
+pub const TITLE_BYTES_MAX: usize = 256;
+/// Users with a rank of their own in one room; a further grant is void.
+pub const GRANTS_MAX: usize = 1_000;
+/// Keywords of one room.
+pub const KEYWORDS_MAX: usize = 15;
 /// A message id that a client gives for deduplication. Bytes.
 pub const MESSAGE_ID_BYTES_MAX: usize = 128;
 /// The HTTP headers of an upgrade, all together. Bytes.

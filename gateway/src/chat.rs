@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use switchboard_contract::limits::JOIN_BUFFER_MAX;
 use switchboard_contract::lobby::{At, ChannelId, ChatEnd, ChatEvent, ChatStatus, Role};
 use switchboard_contract::log::{Entry, Sender};
-use switchboard_contract::names::{self, ChatId, LogName, UserId};
+use switchboard_contract::names::{self, ChatId, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::{self, V1};
 
@@ -388,7 +388,7 @@ fn send<M: Clone>(to: &M, event: Event, out: &mut Vec<Effect<M>>) {
 }
 
 fn entry(chat: &ChatId, role: Role, user: &UserId, message: &Message, stamp: Stamp) -> (Bytes, Option<String>) {
-    let message_id = message.id.as_ref().map(|id| names::message_id(&LogName::Chat(chat.clone()), role, user, id));
+    let message_id = message.id.as_ref().map(|id| names::chat_message_id(chat, role, user, id));
     let event = match role {
         Role::Teacher => "teacher:send",
         Role::Student => "student:send",
@@ -402,7 +402,7 @@ fn entry(chat: &ChatId, role: Role, user: &UserId, message: &Message, stamp: Sta
         v: V1,
         event: event.into(),
         payload,
-        from: Some(Sender { role: Some(role), user_id: user.clone() }),
+        from: Some(Sender { role: Some(role), user_id: user.clone(), session: None }),
         rank: None,
         id: id.into(),
         at: stamp.at.as_str().into(),

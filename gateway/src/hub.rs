@@ -320,7 +320,8 @@ impl Shared {
 
     fn tell_behind(&self, behind: &[Position]) {
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        for (LogName::Chat(chat), to) in behind {
+        for (log, to) in behind {
+            let LogName::Chat(chat) = log else { continue };
             if let Some(topic) = topics.get(chat) {
                 // A topic with that much to do is told the next time.
                 let _ = topic.commands.try_send(Command::Behind(*to));

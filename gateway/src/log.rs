@@ -19,7 +19,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) fn history_read(log: LogName, params: HistoryParams) -> Read {
     let HistoryParams { before, after, limit } = params;
-    Read { v: V1, log, fresh: true, after, before, limit, oldest_first: false }
+    Read { v: V1, log, fresh: true, after, before, limit, oldest_first: false, states: false }
 }
 
 /// Reads a chat's record and its log, side by side; tried again until the caller's deadline.

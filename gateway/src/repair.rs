@@ -34,7 +34,16 @@ async fn from_history(nats: &Nats, log: &LogName, after: u64, to: u64) -> Option
         let mut pages = Pages { after, to, at: after, entries: Vec::new() };
         loop {
             let after = Some(pages.at);
-            let read = Read { v: V1, log: log.clone(), fresh, after, before: None, limit: None, oldest_first: true };
+            let read = Read {
+                v: V1,
+                log: log.clone(),
+                fresh,
+                after,
+                before: None,
+                limit: None,
+                oldest_first: true,
+                states: false,
+            };
             match pages.add(&read_log(nats, &read).await) {
                 Next::Ask => {}
                 Next::Done(part) => return Some(part),
@@ -162,6 +171,7 @@ mod tests {
             ready: None,
             end: None,
             said: 0,
+            room: None,
             messages: RawValue::from_string(messages).expect("JSON"),
         }
     }

@@ -145,6 +145,7 @@ impl Logs {
                 ready: None,
                 end: None,
                 said: 0,
+                room: None,
                 messages: raw_json(&[(); 0]),
             };
         };
@@ -169,6 +170,7 @@ impl Logs {
             ready: log.ready,
             end: log.end,
             said: log.said,
+            room: None,
             messages: raw_json(&messages),
         }
     }
@@ -298,8 +300,11 @@ impl Log {
 }
 
 fn log_cost(name: &LogName) -> usize {
-    let LogName::Chat(id) = name;
-    LOG_OVERHEAD + id.as_str().len()
+    let id = match name {
+        LogName::Chat(id) => id.as_str(),
+        LogName::Room(id) => id.as_str(),
+    };
+    LOG_OVERHEAD + id.len()
 }
 
 /// How many of these fit into one reply.

@@ -14,7 +14,7 @@ fn entry<'a>(event: &'a str, payload: &'a RawValue) -> Entry<'a> {
         v: V1,
         event: event.into(),
         payload,
-        from: Some(Sender { role: Some(Role::Teacher), user_id: UserId::from(5) }),
+        from: Some(Sender { role: Some(Role::Teacher), user_id: UserId::from(5), session: None }),
         rank: None,
         id: "k".into(),
         at: "2023-11-14T22:13:20.050Z".into(),
@@ -34,7 +34,16 @@ fn note(logs: &mut Logs, id: usize, seq: u64, event: ChatEvent) -> Applied {
 }
 
 fn all(id: usize) -> Read {
-    Read { v: V1, log: chat(id), fresh: false, after: None, before: None, limit: None, oldest_first: false }
+    Read {
+        v: V1,
+        log: chat(id),
+        fresh: false,
+        after: None,
+        before: None,
+        limit: None,
+        oldest_first: false,
+        states: false,
+    }
 }
 
 fn seqs(reply: &ReadReply) -> Vec<u64> {

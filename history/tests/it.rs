@@ -53,7 +53,7 @@ async fn publish(context: &jetstream::Context, log: &LogName, event: &str, text:
         v: V1,
         event: event.into(),
         payload: &payload,
-        from: Some(Sender { role: Some(Role::Student), user_id: UserId::from(7) }),
+        from: Some(Sender { role: Some(Role::Student), user_id: UserId::from(7), session: None }),
         rank: None,
         id: "id".into(),
         at: "2023-11-14T22:13:20.050Z".into(),
@@ -69,7 +69,16 @@ async fn read(client: &async_nats::Client, read: &Read) -> Option<ReadReply> {
 }
 
 fn fresh(log: &LogName) -> Read {
-    Read { v: V1, log: log.clone(), fresh: true, after: None, before: None, limit: None, oldest_first: false }
+    Read {
+        v: V1,
+        log: log.clone(),
+        fresh: true,
+        after: None,
+        before: None,
+        limit: None,
+        oldest_first: false,
+        states: false,
+    }
 }
 
 fn seqs(reply: &ReadReply) -> Vec<u64> {

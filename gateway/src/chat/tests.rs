@@ -65,7 +65,7 @@ impl Topic {
             v: V1,
             event: event.into(),
             payload: &payload,
-            from: from.map(|role| Sender { role: Some(role), user_id: UserId::from(1) }),
+            from: from.map(|role| Sender { role: Some(role), user_id: UserId::from(1), session: None }),
             rank: None,
             id: "id".into(),
             at: "now".into(),
@@ -123,6 +123,7 @@ pub(super) fn log(last_seq: u64) -> ReadReply {
         ready: None,
         end: None,
         said: 0,
+        room: None,
         messages: RawValue::from_string("[]".into()).expect("JSON"),
     }
 }
