@@ -1,7 +1,7 @@
 //! The gateway: WebSockets in, NATS out. Stateless: what it holds, others can rebuild.
 //!
-//! `frame`, `payload`, `session`, `chat`, `lobby` and `handshake` decide, and know neither tokio nor NATS; `socket`,
-//! `hub`, `lobby_task` and `server` are the tasks around them.
+//! `frame`, `payload`, `session`, `topic`, `chat`, `room`, `lobby` and `handshake` decide, and know neither tokio nor
+//! NATS; `socket`, `hub`, `lobby_task` and `server` are the tasks around them.
 
 mod asking;
 pub mod chat;
@@ -9,16 +9,21 @@ pub mod commands;
 pub mod frame;
 pub mod handshake;
 pub mod hub;
+mod identity;
+mod life;
 pub mod lobby;
 pub mod lobby_task;
 mod log;
 pub mod mailbox;
+mod object;
 mod observe;
 pub mod payload;
 mod repair;
+pub mod room;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod topic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ impl Client {
     fn new(vsn: Vsn) -> Self {
         let limits = SessionLimits { channels: 3, capacity: 5, idle: Duration::from_secs(60) };
         let now = Instant::now();
-        Client { session: Session::new(vsn, Arc::new(limits), Arc::default(), now), now, nobody_waits: false }
+        Client { session: Session::new(vsn, None, Arc::new(limits), Arc::default(), now), now, nobody_waits: false }
     }
 
     /// Sends a frame; what comes of it, frames as text.
@@ -94,6 +94,8 @@ fn shown(effects: Vec<Effect>) -> Vec<String> {
         Effect::Close(code) => format!("close {}", code.code()),
         Effect::Lobby(command) => format!("lobby {command:?}"),
         Effect::Chat(id, command) => format!("chat {id} {command:?}"),
+        Effect::Room(id, command) => format!("room {id} {command:?}"),
+        Effect::SendBinary(bytes) => format!("{bytes:?}"),
     };
     effects.into_iter().map(show).collect()
 }
