@@ -228,8 +228,12 @@ proptest! {
         let (mut quiet, mut ranks, mut alive, mut heard) = (false, [None; 3], true, Vec::new());
         for (seq, happens) in (2u64..).zip(&story) {
             let (event, payload, from) = match happens {
-                Happens::Say(user, rank) => ("new_message", r#"{"body":"some words here"}"#.to_owned(), Some((*user, *rank))),
-                Happens::Quiet(quiet, user, rank) => ("room:state", format!(r#"{{"quiet":{quiet}}}"#), Some((*user, *rank))),
+                Happens::Say(user, rank) => {
+                    ("new_message", r#"{"body":"some words here"}"#.to_owned(), Some((*user, *rank)))
+                }
+                Happens::Quiet(quiet, user, rank) => {
+                    ("room:state", format!(r#"{{"quiet":{quiet}}}"#), Some((*user, *rank)))
+                }
                 Happens::Grant(user, rank) => {
                     ("room:state", format!(r#"{{"grant":{{"user_id":{user},"rank":{rank}}}}}"#), None)
                 }

@@ -222,8 +222,9 @@ impl Server {
         }
         let mut reply = self.logs.read(&asked.read, unix_ms());
         if let (LogName::Room(_), None, Some(last_seq)) = (&asked.read.log, &reply.room, asked.last_seq) {
-            // A tombstone, of which nothing is kept: who begins a new life has to expect it.
-            reply.last_seq = last_seq;
+            // A tombstone, of which nothing is kept: who begins a new life has to expect it. Or the room was forgotten
+            // for want of memory. Either way what it had is gone.
+            (reply.last_seq, reply.dropped_to) = (last_seq, last_seq);
         }
         if respond(&asked.request, wire::encode(&reply)).await {
             metrics::observe_read();

@@ -37,7 +37,9 @@ async fn an_empty_room_is_wiped_and_one_with_somebody_is_not() {
     let (empty, first) = Room::begun(&server, "empty").await;
     empty.say("something", 1, RANK_MEMBER).await;
     eventually("it is wiped", async || gone(&empty).await).await;
-    let last = empty.read().await.last_seq;
+    let reply = empty.read().await;
+    let last = reply.last_seq;
+    assert_eq!(reply.dropped_to, last, "what it had is gone");
     assert!(last > first, "who begins a new life has to know the tombstone");
     assert_eq!(empty.begin(0).await, None, "it is there");
     let second = empty.begin(last).await.expect("nobody else is there");

@@ -207,3 +207,32 @@ async fn the_lease_holder_dies_and_another_goes_on() {
     assert_eq!(room.record().await.expect("a record").since, since);
     second.stop().await;
 }
+
+/// `cargo test -p switchboard-history -- --ignored --nocapture`: what rooms cost in which nothing happens.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn four_thousand_open_rooms() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = Service::start(&server).await;
+    let room = Room::new(&server, "r").await;
+    // In another process they would be received by gateways.
+    let _members = room.nats.client.subscribe("sb.out.room.>").await.expect("a subscription");
+    for n in 0..4_000 {
+        let id = RoomId::new(&n.to_string()).expect("an id");
+        let room = Room { nats: room.nats.clone(), log: LogName::Room(id.clone()), id };
+        room.begin(0).await.expect("nobody else is there");
+    }
+    let cpu = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+        let ticks: Vec<i64> =
+            stat.rsplit(") ").next().expect("fields").split(' ').filter_map(|n| n.parse().ok()).collect();
+        (ticks[10] + ticks[11]) as f64 / 100.0
+    };
+    let nats = server.pids()[0].to_string();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = (cpu("self"), cpu(&nats));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (own, of_nats) = (cpu("self") - before.0, cpu(&nats) - before.1);
+    eprintln!("4,000 rooms with members, 20 s: {own:.2} CPU s here, {of_nats:.2} of NATS");
+    service.stop().await;
+}
