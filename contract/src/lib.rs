@@ -3,7 +3,9 @@
 //!
 //! Nothing here decides anything for one service. `PROTOCOL.md` beside this crate says what clients see.
 
+pub mod ack;
 pub mod admin;
+pub mod lease;
 pub mod limits;
 pub mod lobby;
 pub mod log;

@@ -162,7 +162,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
 
 async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<(Nats, Arc<Gateway>, JoinHandle<()>)> {
     let nats = Nats::connect(&args.common, "gateway", incarnation).await?;
-    for asset in [Asset::Rooms, Asset::Lobby, Asset::Gateways] {
+    for asset in [Asset::Rooms, Asset::RoomRecords, Asset::Lobby, Asset::Gateways] {
         streams::wait_for(&nats, asset).await?;
     }
     let (lobby, task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use switchboard_contract::room::Keyword;
+use switchboard_contract::room::Live;
 use switchboard_contract::unlogged::{BINARY, EVENT, Head, KEYWORDS, UnloggedEvent};
 
 use super::Room;
@@ -12,11 +12,6 @@ use super::fact::from_field;
 use crate::mailbox::Event;
 use crate::object;
 use crate::topic::Effect;
-
-#[derive(Deserialize)]
-struct Keywords {
-    keywords: Vec<Keyword>,
-}
 
 impl<M: Clone> Room<M> {
     /// Something came that is not logged; `gateway` is this one's own name.
@@ -36,7 +31,7 @@ impl<M: Clone> Room<M> {
                 out.extend(others.map(|member| Effect::Send(member.mailbox.clone(), event.clone())));
             }
             Ok(KEYWORDS) => {
-                let Some(Keywords { keywords }) = understood(body) else { return };
+                let Some(Live::Keywords { keywords, .. }) = understood(body) else { return };
                 let event = kind.event("keywords", serde_json::json!({ "keywords": keywords }).to_string());
                 kind.view.keywords = keywords;
                 out.extend(live.map(|member| Effect::Send(member.mailbox.clone(), event.clone())));
