@@ -3,7 +3,9 @@
 //!
 //! Nothing here decides anything for one service. `PROTOCOL.md` beside this crate says what clients see.
 
+pub mod ack;
 pub mod admin;
+pub mod lease;
 pub mod limits;
 pub mod lobby;
 pub mod log;
@@ -11,7 +13,9 @@ pub mod names;
 pub mod nats;
 pub mod process;
 pub mod reason;
+pub mod room;
 pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod unlogged;
 pub mod wire;

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::lobby::{ChatEnd, Role};
-use crate::names::{LogName, UserId};
+use crate::names::{LogName, SessionKey, UserId};
+use crate::room::{Author, RANK_VISITOR, RoomView};
 use crate::wire::V1;
 
 /// An entry of a log: a message of a client, or a change of state.
@@ -14,7 +15,8 @@ use crate::wire::V1;
 pub struct Entry<'a> {
     /// Always 1.
     pub v: V1,
-    /// The event's name: `teacher:send`, `student:send`, or one of [`crate::lobby::ChatEvent`].
+    /// The event's name: `teacher:send`, `student:send`, or one of [`crate::lobby::ChatEvent`]; in a room `new_msg`,
+    /// `new_message`, an event of the HTTP API, or one of [`crate::room::RoomEvent`].
     #[serde(borrow)]
     pub event: Cow<'a, str>,
     /// As the client sent it, without reserved keys.
@@ -34,6 +36,13 @@ pub struct Entry<'a> {
     pub at: Cow<'a, str>,
 }
 
+impl Entry<'_> {
+    /// Who wrote it, as a room's rules see it: without a rank the lowest.
+    pub fn author(&self) -> Author<'_> {
+        self.from.as_ref().map(|from| (&from.user_id, self.rank.unwrap_or(RANK_VISITOR)))
+    }
+}
+
 /// Who said something, as members see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
@@ -42,6 +51,9 @@ pub struct Sender {
     pub role: Option<Role>,
     /// Who.
     pub user_id: UserId,
+    /// In a room: with which session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionKey>,
 }
 
 /// A message as clients see it in `history`, and as a history replica keeps it.
@@ -89,6 +101,10 @@ pub struct Read {
     /// If not all fit, the oldest ones; else the newest. In either case they come in the log's order.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oldest_first: bool,
+    /// A room's `room:state` entries too, each with the whole state that it led to: what a member missed. Else
+    /// messages alone, as `history` has them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub states: bool,
 }
 
 /// The answer to a [`Read`].
@@ -111,6 +127,9 @@ pub struct ReadReply {
     /// Where the end of the chat stands, and which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<(u64, ChatEnd)>,
+    /// Of a room that has been heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomView>,
     /// The sequence of the last message (of a client); 0 if there was none.
     pub said: u64,
     /// An array of [`Message`], in the log's order; at most [`crate::limits::HISTORY_REPLY_BYTES_MAX`] in all.

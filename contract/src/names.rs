@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits::ID_BYTES_MAX;
+use crate::limits::{ID_BYTES_MAX, SESSION_BYTES_MAX};
 
 /// The stream of all logged messages.
 pub const ROOMS_STREAM: &str = "ROOMS";
@@ -22,10 +22,14 @@ pub const LOBBY_STATUS: &str = "sb.out.lobby.status";
 pub const LOBBY_BUCKET: &str = "lobby";
 /// The bucket of live gateways, for operators.
 pub const GATEWAYS_BUCKET: &str = "gateways";
+/// The bucket of rooms: each one's life, and a snapshot of its state: [`crate::room::RoomRecord`].
+pub const ROOMS_BUCKET: &str = "rooms";
 /// The bucket of leases: who is the one.
 pub const LEASES_BUCKET: &str = "leases";
 /// Where the matcher's lease is written, a key of [`LEASES_BUCKET`]: [`crate::lobby::LeaseRecord`].
 pub const MATCHER_LEASE: &str = "$KV.leases.matcher";
+/// Where the lease of the history replicas is written: [`crate::lobby::LeaseRecord`].
+pub const HISTORY_LEASE: &str = "$KV.leases.history";
 /// Nobody listens here: a request to it is answered by the server itself.
 pub const NOBODY: &str = "sb.nobody";
 /// Heartbeats of all gateways.
@@ -40,6 +44,9 @@ pub enum IdError {
     /// An id has at most [`ID_BYTES_MAX`] bytes.
     #[error("an id must not be longer than 128 bytes")]
     TooLong,
+    /// In rooms ids contain no colon, which parts user and session.
+    #[error("an id must not contain a colon here")]
+    Colon,
     /// Only strings and integers are ids.
     #[error("an id must be a string or an integer")]
     Type,
@@ -53,7 +60,11 @@ fn check(text: &str) -> Result<(), IdError> {
     }
 }
 
-/// A student's or teacher's id. `5` and `"5"` are the same user; it is written as its owner wrote it.
+fn no_colon(text: &str) -> Result<(), IdError> {
+    if text.contains(':') { Err(IdError::Colon) } else { Ok(()) }
+}
+
+/// A user's id. `5` and `"5"` are the same user; it is written as its owner wrote it.
 #[derive(Clone, Debug)]
 pub struct UserId {
     text: Box<str>,
@@ -173,6 +184,79 @@ impl fmt::Display for ChatId {
     }
 }
 
+/// A room's id, as clients name it: 1 to 128 bytes without `:`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RoomId(Box<str>);
+
+impl RoomId {
+    /// A room id from text.
+    pub fn new(text: &str) -> Result<Self, IdError> {
+        check(text)?;
+        no_colon(text)?;
+        Ok(RoomId(text.into()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for RoomId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        RoomId::new(&text).map_err(D::Error::custom)
+    }
+}
+
+impl fmt::Display for RoomId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A user with one of its sessions: `<user>:<session>`. The key of a presence, and where a direct message goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct SessionKey(Box<str>);
+
+impl SessionKey {
+    /// Of a user and a session of it, 1 to 64 bytes; neither contains a `:`.
+    pub fn new(user: &UserId, session: &str) -> Result<Self, IdError> {
+        no_colon(user.as_str())?;
+        no_colon(session)?;
+        match session.len() {
+            0 => Err(IdError::Empty),
+            n if n > SESSION_BYTES_MAX => Err(IdError::TooLong),
+            _ => Ok(SessionKey(format!("{user}:{session}").into())),
+        }
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The user's part.
+    pub fn user(&self) -> &str {
+        self.0.split_once(':').map_or(&self.0, |(user, _)| user)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let (user, session) = text.split_once(':').ok_or_else(|| D::Error::custom(IdError::Colon))?;
+        let user = UserId::text(user).map_err(D::Error::custom)?;
+        SessionKey::new(&user, session).map_err(D::Error::custom)
+    }
+}
+
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// One life of a process: `<host>-<6 random>`. A process declared dead while alive takes a new one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(Box<str>);
@@ -223,6 +307,8 @@ pub fn random_token(length: usize) -> String {
 pub enum LogName {
     /// A chat's.
     Chat(ChatId),
+    /// A room's.
+    Room(RoomId),
 }
 
 impl LogName {
@@ -239,6 +325,7 @@ impl LogName {
     fn subject(&self, tree: &str) -> String {
         match self {
             LogName::Chat(id) => format!("sb.{tree}.chat.{}", escape(id.as_str())),
+            LogName::Room(id) => format!("sb.{tree}.room.{}", escape(id.as_str())),
         }
     }
 
@@ -248,9 +335,21 @@ impl LogName {
         let (kind, id) = rest.split_once('.')?;
         match kind {
             "chat" => Some(LogName::Chat(ChatId::new(&unescape(id)?).ok()?)),
+            "room" => Some(LogName::Room(RoomId::new(&unescape(id)?).ok()?)),
             _ => None,
         }
     }
+}
+
+/// Where a room's record is written, a key of [`ROOMS_BUCKET`].
+pub fn room_record_subject(room: &RoomId) -> String {
+    format!("$KV.{ROOMS_BUCKET}.{}", escape(room.as_str()))
+}
+
+/// The room whose record has this subject.
+pub fn room_of_record(subject: &str) -> Option<RoomId> {
+    let key = subject.strip_prefix("$KV.")?.strip_prefix(ROOMS_BUCKET)?.strip_prefix('.')?;
+    RoomId::new(&unescape(key)?).ok()
 }
 
 /// A key of KV `lobby`.
@@ -341,17 +440,24 @@ impl MatcherVerb {
     }
 }
 
-/// The id under which a stream stores a message once: the log, who said it, and the client's own id.
-pub fn message_id(log: &LogName, role: crate::lobby::Role, user: &UserId, id: &str) -> String {
+/// The id under which a stream stores a chat's message once: the chat, who said it, and the client's own id.
+pub fn chat_message_id(chat: &ChatId, role: crate::lobby::Role, user: &UserId, id: &str) -> String {
     let role = match role {
         crate::lobby::Role::Teacher => "teacher",
         crate::lobby::Role::Student => "student",
     };
-    match log {
-        LogName::Chat(chat) => {
-            format!("chat.{}.{role}.{}.{}", escape(chat.as_str()), escape(user.as_str()), escape(id))
-        }
-    }
+    format!("chat.{}.{role}.{}.{}", escape(chat.as_str()), escape(user.as_str()), escape(id))
+}
+
+/// The id under which a stream stores a room's message once: the room and its life, who said it, the client's own id.
+pub fn room_message_id(room: &RoomId, since: u64, session: &SessionKey, id: &str) -> String {
+    format!("room.{}.{since}.{}.{}", escape(room.as_str()), escape(session.as_str()), escape(id))
+}
+
+/// The id under which a stream stores once that what had a time until `at` (unix milliseconds) has ended in a room. No
+/// client's id is equal to it: a session's token is never a bare word.
+pub fn room_expiry_id(room: &RoomId, since: u64, at: u64) -> String {
+    format!("room.{}.{since}.expired.{at}", escape(room.as_str()))
 }
 
 /// The request that reads a log: [`crate::log::Read`] → [`crate::log::ReadReply`].
@@ -446,6 +552,7 @@ mod tests {
     #[test]
     fn the_lease_is_a_key_of_its_bucket() {
         assert_eq!(bucket_subjects(LEASES_BUCKET).replace('>', "matcher"), MATCHER_LEASE);
+        assert_eq!(bucket_subjects(LEASES_BUCKET).replace('>', "history"), HISTORY_LEASE);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is checked before a connection becomes a WebSocket. Pure.
 
+use std::borrow::Cow;
+
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode, Uri};
 
@@ -30,14 +32,18 @@ impl HandshakeError {
 /// # Errors
 /// See [`HandshakeError`].
 pub fn check(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<Vsn, HandshakeError> {
-    let query = uri.query().unwrap_or_default();
-    let vsn = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "vsn").map(|(_, vsn)| vsn);
+    let vsn = parameter(uri, "vsn");
     let vsn = Vsn::parse(vsn.as_deref()).ok_or(HandshakeError::Vsn)?;
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match text(ORIGIN) {
         Some(origin) if !origin_allowed(origin, text(HOST), allowed) => Err(HandshakeError::Origin),
         Some(_) | None => Ok(vsn),
     }
+}
+
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<Cow<'a, str>> {
+    let query = uri.query().unwrap_or_default();
+    url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// The same host name as `Host`, ports apart; or on the list, as a whole origin or as a host name.

@@ -1,7 +1,7 @@
 //! The gateway: WebSockets in, NATS out. Stateless: what it holds, others can rebuild.
 //!
-//! `frame`, `payload`, `session`, `chat`, `lobby`, `handshake` and most of `auth` decide, and know neither tokio nor NATS; `socket`,
-//! `hub`, `lobby_task` and `server` are the tasks around them.
+//! `frame`, `payload`, `session`, `topic`, `chat`, `room`, `lobby`, `handshake` and most of `auth` decide, and know
+//! neither tokio nor NATS; `socket`, `hub`, `lobby_task` and `server` are the tasks around them.
 
 mod asking;
 pub mod auth;
@@ -10,16 +10,20 @@ pub mod commands;
 pub mod frame;
 pub mod handshake;
 pub mod hub;
+mod life;
 pub mod lobby;
 pub mod lobby_task;
 mod log;
 pub mod mailbox;
+mod object;
 mod observe;
 pub mod payload;
 mod repair;
+pub mod room;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod topic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -149,7 +153,7 @@ async fn start(
     incarnation: &Incarnation,
 ) -> anyhow::Result<(Nats, Arc<Gateway>, JoinHandle<()>)> {
     let nats = Nats::connect(&args.common, "gateway", incarnation).await?;
-    for asset in [Asset::Rooms, Asset::Lobby, Asset::Gateways] {
+    for asset in [Asset::Rooms, Asset::RoomRecords, Asset::Lobby, Asset::Gateways] {
         streams::wait_for(&nats, asset).await?;
     }
     let (lobby, task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;

@@ -43,7 +43,7 @@ pub struct Gateway {
     pub lobby: LobbyHandle,
     /// How tokens are treated.
     pub auth: Auth,
-    /// The chats with members here.
+    /// The chats and rooms with members here.
     pub hub: Hub,
     /// Limits of each session.
     pub limits: Arc<SessionLimits>,

@@ -6,15 +6,19 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::SinkExt as _;
 use switchboard_contract::limits;
+use switchboard_contract::names::RoomId;
 use switchboard_contract::reason::CloseCode;
 use tokio_tungstenite::tungstenite;
 
 use crate::auth::Identity;
+use crate::chat::ChatKind;
+use crate::commands::{RoomCommand, RoomJoining};
 use crate::frame::Vsn;
-use crate::mailbox::{Event, Events, Mailbox};
+use crate::mailbox::{Event, Events, Mailbox, Outcome};
 use crate::observe;
+use crate::room::RoomKind;
 use crate::server::Gateway;
-use crate::session::{Effect, Session};
+use crate::session::{Effect, Session, joiner};
 
 /// Events sent before the socket is read again.
 const EVENTS_PER_TURN: usize = 256;
@@ -30,7 +34,7 @@ enum End {
     Close(CloseCode),
 }
 
-/// Serves a socket until it ends, and then tells lobby and chats. Boxed parts keep the task of an idle socket small.
+/// Serves a socket until it ends, and then tells lobby and topics. Boxed parts keep the task of an idle socket small.
 pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, identity: Identity, gateway: Arc<Gateway>) {
     let (mailbox, mut events) = Mailbox::new();
     let registered = gateway.register(&mailbox);
@@ -136,12 +140,20 @@ impl Socket {
                     sent = true;
                     end = within_deadline(events, ws.feed(Message::Text(text))).await.err();
                 }
+                Effect::SendBinary(bytes) if end.is_none() => {
+                    sent = true;
+                    end = within_deadline(events, ws.feed(Message::Binary(bytes))).await.err();
+                }
                 Effect::Close(code) if end.is_none() => {
                     let _ = within_deadline(events, ws.flush()).await;
                     end = Some(End::Close(code));
                 }
-                Effect::Send(_) | Effect::Close(_) => {}
-                effect @ (Effect::Lobby(_) | Effect::Chat(..) | Effect::Verify { .. }) => self.tell(effect).await,
+                Effect::Send(_) | Effect::SendBinary(_) | Effect::Close(_) => {}
+                effect @ (Effect::Lobby(_)
+                | Effect::Chat(..)
+                | Effect::Room(..)
+                | Effect::JoinRoom(..)
+                | Effect::Verify { .. }) => self.tell(effect).await,
             }
         }
         if sent && end.is_none() {
@@ -150,10 +162,33 @@ impl Socket {
         end
     }
 
+    /// In place, so that what the channel asks for next comes behind it. A key that is not known is fetched first, but
+    /// not often.
+    async fn join_room(&self, room: RoomId, joining: RoomJoining) {
+        let RoomJoining { chan, serial, says, session, last_seq } = joining;
+        let joined = self.gateway.auth.join_room(self.session.identity(), room.as_str(), &says).await;
+        let who = joined.map_err(|error| {
+            tracing::info!(%error, "a room's token does not count");
+            error.reason().into()
+        });
+        match who.and_then(|who| joiner(who.user, who.rank, &session)) {
+            Ok(who) => {
+                let join = RoomCommand::Join { chan, serial, who, last_seq };
+                self.gateway.hub.send::<RoomKind>(&room, join, &self.mailbox).await;
+            }
+            Err(refusal) => {
+                let outcome = Outcome::Refused(refusal);
+                self.mailbox.send(Arc::new(Event::Done { chan, serial, outcome }));
+            }
+        }
+    }
+
     async fn tell(&self, effect: Effect) {
         match effect {
             Effect::Lobby(command) => self.gateway.lobby.send(command, &self.mailbox).await,
-            Effect::Chat(chat, command) => self.gateway.hub.send(&chat, command, &self.mailbox).await,
+            Effect::Chat(chat, command) => self.gateway.hub.send::<ChatKind>(&chat, command, &self.mailbox).await,
+            Effect::Room(room, command) => self.gateway.hub.send::<RoomKind>(&room, command, &self.mailbox).await,
+            Effect::JoinRoom(room, joining) => self.join_room(room, *joining).await,
             Effect::Verify { chan, serial, token } => {
                 let (gateway, mailbox) = (self.gateway.clone(), self.mailbox.clone());
                 // Not here: a key that is not known may have to be fetched first. A channel has one on its way.
@@ -165,7 +200,7 @@ impl Socket {
                     mailbox.send(Arc::new(Event::Renewed { chan, serial, identity }));
                 });
             }
-            Effect::Send(_) | Effect::Close(_) => {}
+            Effect::Send(_) | Effect::SendBinary(_) | Effect::Close(_) => {}
         }
     }
 }

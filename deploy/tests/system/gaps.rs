@@ -94,7 +94,7 @@ async fn lose(system: &mut System, topic: &str) -> Vec<u64> {
             v: V1,
             event: "student:send".into(),
             payload: &payload,
-            from: Some(Sender { role: Some(Role::Student), user_id: UserId::text("s").expect("an id") }),
+            from: Some(Sender { role: Some(Role::Student), user_id: UserId::text("s").expect("an id"), session: None }),
             rank: None,
             id: "id".into(),
             at: "2023-11-14T22:13:20.050Z".into(),

@@ -9,6 +9,7 @@ mod outages;
 mod phoenix_js;
 mod process;
 mod repository;
+mod rooms;
 mod runner;
 mod session;
 mod side;

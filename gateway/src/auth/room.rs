@@ -22,7 +22,7 @@ pub struct RoomUser {
 }
 
 /// What a join of a room says by itself. Only believed where nothing is verified.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoomJoin {
     /// `userId`, or `user_id`.
     pub user: Option<UserId>,
@@ -53,7 +53,7 @@ pub fn believed(user_token: Option<&Token>, join: &RoomJoin, names: &ClaimNames,
     let said = |token: Option<&Token>| token.and_then(|token| Said::unverified(token, names));
     let (user, room) = (said(user_token), said(join.token.as_ref()));
     let told = || [&user, &room].into_iter().flatten().find_map(|said| said.user().ok().flatten());
-    let as_it_stands = || UserId::text(user_token?.as_str()).ok().filter(|_| user.is_none());
+    let as_it_stands = || UserId::text(user_token?.as_str()).ok().filter(|id| user.is_none() && !id.as_str().contains(':'));
     let anon = || UserId::text(&format!("anon-{anybody}")).unwrap_or_else(|_| UserId::from(0));
     let ranks = || [&room, &user].into_iter().flatten().find_map(|said| said.rank().ok().flatten());
     RoomUser {

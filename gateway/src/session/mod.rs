@@ -3,9 +3,11 @@
 //! A channel has at most one request on its way; frames of its topic that come meanwhile wait behind it, so each
 //! topic is handled in order and topics do not wait for each other. `claim:student` alone does not wait.
 
+mod rooms;
 mod tokens;
 mod topics;
 
+pub(crate) use rooms::joiner;
 pub use topics::chat_json;
 
 use std::collections::VecDeque;
@@ -17,12 +19,12 @@ use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{At, ChannelId, Status};
-use switchboard_contract::names::ChatId;
+use switchboard_contract::names::{ChatId, RoomId};
 use switchboard_contract::reason::{CloseCode, Reason};
 
 use crate::auth::Identity;
 use crate::auth::token::Token;
-use crate::commands::{ChatCommand, LobbyCommand};
+use crate::commands::{ChatCommand, LobbyCommand, RoomCommand, RoomJoining};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
 use crate::payload::Refusal;
@@ -33,6 +35,8 @@ use topics::{Channel, Kind, Pending, Topic};
 pub enum Effect {
     /// Send a text frame to the client.
     Send(Utf8Bytes),
+    /// Send a binary frame to the client.
+    SendBinary(Bytes),
     /// Close the socket.
     Close(CloseCode),
     /// Tell the lobby's task.
@@ -48,6 +52,10 @@ pub enum Effect {
         /// The token.
         token: Token,
     },
+    /// Find out who this is in a room, and then join it.
+    JoinRoom(RoomId, Box<RoomJoining>),
+    /// Tell the task of a room's topic.
+    Room(RoomId, RoomCommand),
 }
 
 /// The limits of a session that are configurable.
@@ -110,6 +118,11 @@ impl Session {
         let wake = identity.expires().map_or(idle, |expires| expires.min(idle));
         let channels = Vec::new();
         Session { vsn, identity, limits, channel_ids, channels, serial: 0, waiting_bytes: 0, heard: now, wake }
+    }
+
+    /// Who this socket is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// When [`Session::tick`] wants to be called.
@@ -361,6 +374,11 @@ impl Session {
                     out.push(Effect::Send(broadcast.frame(self.vsn)));
                 }
             }
+            Event::Binary { topic, frame } => {
+                if self.vsn == Vsn::V2 && self.channels.iter().any(|c| c.joined && c.topic == *topic) {
+                    out.push(Effect::SendBinary(frame.clone()));
+                }
+            }
             Event::Status { version, broadcast } => {
                 let fresh = self.channels.iter_mut().any(|c| c.joined && c.takes_status(*version));
                 if fresh {
@@ -394,8 +412,10 @@ impl Session {
                         self.answer(&frame, Err(Reason::Unavailable.into()), out);
                     }
                     self.end_channel(&channel, "phx_error", out);
-                    let at = At::Left { lost: true };
-                    out.push(Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None }));
+                    if !matches!(channel.kind, Kind::Room(_)) {
+                        let at = At::Left { lost: true };
+                        out.push(Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None }));
+                    }
                 }
             }
             Event::Close(code) => out.push(Effect::Close(*code)),

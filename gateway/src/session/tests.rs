@@ -100,6 +100,9 @@ fn shown(effects: Vec<Effect>) -> Vec<String> {
         Effect::Lobby(command) => format!("lobby {command:?}"),
         Effect::Chat(id, command) => format!("chat {id} {command:?}"),
         Effect::Verify { chan, serial, .. } => format!("verify {chan} {serial}"),
+        Effect::JoinRoom(id, joining) => format!("join room {id} {joining:?}"),
+        Effect::Room(id, command) => format!("room {id} {command:?}"),
+        Effect::SendBinary(bytes) => format!("{bytes:?}"),
     };
     effects.into_iter().map(show).collect()
 }

@@ -1,5 +1,6 @@
 //! The token of a socket, and the one that takes its place. Pure.
 
+use super::topics::Channel;
 use super::{Effect, Session};
 use crate::auth::Identity;
 use crate::frame::Frame;
@@ -31,8 +32,8 @@ impl Session {
         if let Identity::Verified(now) = &self.identity {
             renewed.check(&now.claims.user, None)?;
         }
-        for channel in &self.channels {
-            renewed.check_role(channel.role())?;
+        for role in self.channels.iter().filter_map(Channel::role) {
+            renewed.check_role(role)?;
         }
         // A token that ends sooner counts as well: whoever has it wants that.
         self.wake = renewed.expires().map_or(self.wake, |expires| expires.min(self.wake));
