@@ -4,11 +4,13 @@
 //! Nothing here decides anything for one service. `PROTOCOL.md` beside this crate says what clients see.
 
 pub mod admin;
+pub mod alive;
 pub mod limits;
 pub mod lobby;
 pub mod log;
 pub mod names;
 pub mod nats;
+pub mod presence;
 pub mod process;
 pub mod reason;
 pub mod room;

@@ -15,6 +15,7 @@ mod log;
 pub mod mailbox;
 mod observe;
 pub mod payload;
+pub mod presence;
 mod repair;
 pub mod server;
 pub mod session;
@@ -196,7 +197,7 @@ async fn beat(nats: Nats, incarnation: Incarnation, gateway: Arc<Gateway>, addre
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     for n in 1u64.. {
         tick.tick().await;
-        let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n, bye: false };
+        let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n, bye: false, rooms: Vec::new() };
         nats.publish(names::alive_gateway(&incarnation), wire::encode(&beat)).await;
         if n % 5 == 1 {
             let record = GatewayRecord {
@@ -214,7 +215,7 @@ async fn beat(nats: Nats, incarnation: Incarnation, gateway: Arc<Gateway>, addre
 
 /// Takes this gateway off the lists at once.
 async fn goodbye(nats: &Nats, incarnation: &Incarnation) {
-    let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n: u64::MAX, bye: true };
+    let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n: u64::MAX, bye: true, rooms: Vec::new() };
     nats.publish(names::alive_gateway(incarnation), wire::encode(&beat)).await;
     let marker = header("KV-Operation", "DEL");
     let subject = names::gateway_record_subject(incarnation);

@@ -81,9 +81,12 @@ impl Topic {
                 Event::Done { serial, outcome, .. } => format!("{to}: {serial} {outcome:?}"),
                 Event::Broadcast(b) => format!("{to}: {}", b.frame(crate::frame::Vsn::V2)),
                 Event::Push { event, payload, .. } => format!("{to}: {event} {payload}"),
-                other @ (Event::Status { .. } | Event::NewChat { .. } | Event::Failed { .. } | Event::Close(_)) => {
-                    format!("{to}: {other:?}")
-                }
+                other @ (Event::Status { .. }
+                | Event::PresenceState { .. }
+                | Event::Presence { .. }
+                | Event::NewChat { .. }
+                | Event::Failed { .. }
+                | Event::Close(_)) => format!("{to}: {other:?}"),
             },
             Effect::Load { chan, last_seq } => format!("load {chan} {last_seq:?}"),
             Effect::Publish { entry, message_id, .. } => {

@@ -337,6 +337,18 @@ impl Session {
                     out.push(Effect::Send(broadcast.frame(self.vsn)));
                 }
             }
+            Event::PresenceState { chan, version, payload } => {
+                let Some(channel) = self.channels.iter_mut().find(|c| c.chan == *chan && c.joined) else { return };
+                if channel.takes_presence_state(*version) {
+                    out.push(Effect::Send(channel.encode(self.vsn, "presence_state", payload)));
+                }
+            }
+            Event::Presence { version, broadcast } => {
+                let channel = self.channels.iter_mut().find(|c| c.joined && *c.topic == *broadcast.topic());
+                if channel.is_some_and(|channel| channel.takes_presence(*version)) {
+                    out.push(Effect::Send(broadcast.frame(self.vsn)));
+                }
+            }
             Event::Push { chan, event, payload } => {
                 if let Some(channel) = self.channels.iter().find(|c| c.chan == *chan && c.joined) {
                     out.push(Effect::Send(channel.encode(self.vsn, event, payload)));

@@ -129,6 +129,30 @@ impl Channel {
         }
     }
 
+    /// Up to which version presence has been shown; 0: it has no state yet.
+    fn presence(&mut self) -> Option<&mut u64> {
+        match &mut self.kind {
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => None,
+        }
+    }
+
+    /// Notes that a state of presence is shown; false on a topic without presence.
+    pub(super) fn takes_presence_state(&mut self, version: u64) -> bool {
+        self.presence().map(|shown| *shown = version).is_some()
+    }
+
+    /// Notes that a change of presence is shown; false before the state, and if it was shown or is in the state. What is
+    /// for an earlier join of the same topic on this socket comes here too.
+    pub(super) fn takes_presence(&mut self, version: u64) -> bool {
+        match self.presence() {
+            Some(shown) if *shown > 0 && *shown < version => {
+                *shown = version;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
     /// An event for this channel alone carries its join_ref.
     pub(super) fn encode(&self, vsn: Vsn, event: &str, payload: &str) -> Utf8Bytes {
         frame::encode_text(vsn, self.join_ref.as_ref(), None, &self.topic, event, payload).into()
