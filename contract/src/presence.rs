@@ -3,6 +3,8 @@
 //! The gateway that holds a socket is the only authority on it. What it says of a room is its *part* of it, which has a
 //! version: a number that grows with each change and, within one incarnation, is never used twice, in no room.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -21,11 +23,16 @@ pub struct Member {
     pub online_at: u64,
 }
 
+/// The kind of a [`Delta`] among what comes unlogged on a room's subject.
+pub const PRESENCE: &str = "presence";
+
 /// Some sockets of a gateway came to a room or left it: unlogged, on the room's subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// Always 1.
     pub v: V1,
+    /// Always [`PRESENCE`].
+    pub kind: Cow<'static, str>,
     /// Whose.
     pub gateway: Incarnation,
     /// The version that this changes; 0: it had no members there, and `joins` is all.
@@ -57,6 +64,13 @@ pub struct Peer {
     /// A message for sockets of the receiver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct: Option<Direct>,
+}
+
+impl Delta {
+    /// One in which nothing has changed yet.
+    pub fn new(gateway: Incarnation, from: u64, to: u64) -> Self {
+        Delta { v: V1, kind: PRESENCE.into(), gateway, from, to, joins: Vec::new(), leaves: Vec::new() }
+    }
 }
 
 impl Peer {
@@ -116,8 +130,7 @@ mod tests {
     fn as_much_as_may_be_said_at_once_fits_into_a_message() {
         let (gateway, room, member) = longest();
         let n = PRESENCE_MEMBERS_MAX;
-        let delta =
-            Delta { v: V1, gateway: gateway.clone(), from: 1, to: 2, joins: vec![member.clone(); n], leaves: vec![] };
+        let delta = Delta { joins: vec![member.clone(); n], ..Delta::new(gateway.clone(), 1, 2) };
         assert!(encode(&delta).len() < MESSAGE_BYTES_MAX);
         let part = Part { room: room.clone(), version: u64::MAX, piece: 0, of: 1, members: Some(vec![]) };
         let parts = Peer { parts: vec![part.clone(); n], ..Peer::new(gateway.clone()) };

@@ -189,7 +189,6 @@ impl Parts {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use switchboard_contract::wire::V1;
 
     fn gateway(n: u8) -> Incarnation {
         Incarnation::named(&format!("g-{n}")).expect("a name")
@@ -214,8 +213,7 @@ mod tests {
                 let member = member(*user, *chan);
                 let (from, changes) = (version, &mut Vec::new());
                 version += 1 + u64::from(n);
-                let mut delta =
-                    Delta { v: V1, gateway: gateway.clone(), from, to: version, joins: vec![], leaves: vec![] };
+                let mut delta = Delta::new(gateway.clone(), from, version);
                 if *join {
                     parts.add(&gateway, member.clone(), changes);
                     delta.joins.push(member);

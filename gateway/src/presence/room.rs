@@ -11,7 +11,6 @@ use switchboard_contract::limits::{
 use switchboard_contract::lobby::ChannelId;
 use switchboard_contract::names::{Incarnation, RoomId, SessionKey};
 use switchboard_contract::presence::{Delta, Member, Part};
-use switchboard_contract::wire::V1;
 
 use super::parts::{Change, Fit, Parts};
 use super::shown::{Diff, count_json, state_json};
@@ -29,8 +28,8 @@ struct Local<M> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Lists,
-    /// The count that was told last, and when.
-    Count(usize, Instant),
+    /// The count that all were told last, unless somebody new was told another; and when that was.
+    Count(Option<usize>, Instant),
 }
 
 /// Something that a gateway was asked for, or will be.
@@ -272,8 +271,7 @@ impl<M: Clone> Room<M> {
             let from = self.parts.version(context.own);
             *context.version += 1;
             let to = *context.version;
-            let mut delta =
-                Delta { v: V1, gateway: context.own.clone(), from, to, joins: Vec::new(), leaves: Vec::new() };
+            let mut delta = Delta::new(context.own.clone(), from, to);
             for _ in 0..PRESENCE_MEMBERS_MAX {
                 let Some((chan, (member, joined))) = self.untold.pop_first() else { break };
                 if joined {
@@ -324,15 +322,15 @@ impl<M: Clone> Room<M> {
             (Mode::Lists, true) => {
                 self.broadcast("presence_state", || "{}".to_owned(), context, out);
                 self.broadcast("presence_count", || count_json(count), context, out);
-                self.mode = Mode::Count(count, now);
+                self.mode = Mode::Count(Some(count), now);
             }
-            (Mode::Count(told, _), true) if told == count => {}
+            (Mode::Count(told, _), true) if told == Some(count) => {}
             (Mode::Count(_, at), true) if at + PRESENCE_COUNT_INTERVAL > now => {
                 self.due = Some(at + PRESENCE_COUNT_INTERVAL);
             }
             (Mode::Count(..), true) => {
                 self.broadcast("presence_count", || count_json(count), context, out);
-                self.mode = Mode::Count(count, now);
+                self.mode = Mode::Count(Some(count), now);
             }
             (Mode::Count(..), false) => {
                 self.broadcast("presence_state", || state_json(&self.parts), context, out);
@@ -366,6 +364,9 @@ impl<M: Clone> Room<M> {
         let version = *context.shown;
         for (chan, local) in self.members.iter_mut().filter(|(_, local)| !local.told) {
             local.told = true;
+            if let Mode::Count(told, _) = &mut self.mode {
+                *told = told.filter(|told| *told == count);
+            }
             let payload =
                 state.get_or_insert_with(|| if counts { "{}".to_owned() } else { state_json(&self.parts) }).as_str();
             let event = Event::PresenceState { chan: *chan, version, payload: payload.into() };

@@ -365,7 +365,7 @@ fn a_silent_gateway_is_gone_and_one_that_says_goodbye_at_once() {
     world.pass(Duration::from_millis(100));
     assert_eq!(world.client(a).keys(), ["1:s"]);
     let late = Member { key: SessionKey::new(&UserId::from(9), "s").expect("a key"), chan: 99, online_at: 1 };
-    let delta = Delta { v: V1, gateway: gateway(2), from: 0, to: 99, joins: vec![late], leaves: vec![] };
+    let delta = Delta { joins: vec![late], ..Delta::new(gateway(2), 0, 99) };
     world.with(&gateway(0), |presence, now, out| presence.delta(&room(), &delta, now, out));
     world.pass(Duration::from_millis(100));
     assert_eq!(world.client(a).keys(), ["1:s"], "what was on its way brings nobody back");
