@@ -17,4 +17,5 @@ pub mod room;
 pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod unlogged;
 pub mod wire;

@@ -1,5 +1,7 @@
 //! What is checked before a connection becomes a WebSocket. Pure.
 
+use std::borrow::Cow;
+
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode, Uri};
 
@@ -30,14 +32,23 @@ impl HandshakeError {
 /// # Errors
 /// See [`HandshakeError`].
 pub fn check(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<Vsn, HandshakeError> {
-    let query = uri.query().unwrap_or_default();
-    let vsn = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "vsn").map(|(_, vsn)| vsn);
+    let vsn = parameter(uri, "vsn");
     let vsn = Vsn::parse(vsn.as_deref()).ok_or(HandshakeError::Vsn)?;
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match text(ORIGIN) {
         Some(origin) if !origin_allowed(origin, text(HOST), allowed) => Err(HandshakeError::Origin),
         Some(_) | None => Ok(vsn),
     }
+}
+
+/// The socket's `user_token`, also called `token`.
+pub fn user_token(uri: &Uri) -> Option<Box<str>> {
+    parameter(uri, "user_token").or_else(|| parameter(uri, "token")).map(|token| token.into_owned().into())
+}
+
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<Cow<'a, str>> {
+    let query = uri.query().unwrap_or_default();
+    url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// The same host name as `Host`, ports apart; or on the list, as a whole origin or as a host name.
@@ -77,6 +88,14 @@ mod tests {
         assert_eq!(handshake("/socket/websocket?user_token=x&vsn=2.0.0", &[], &[]), Ok(Vsn::V2));
         assert_eq!(handshake("/socket/websocket?vsn=1.0.0", &[], &[]), Ok(Vsn::V1));
         assert_eq!(handshake("/socket/websocket?vsn=3.0.0", &[], &[]), Err(HandshakeError::Vsn));
+    }
+
+    #[test]
+    fn user_tokens() {
+        let token = |uri: &str| user_token(&uri.parse().unwrap());
+        assert_eq!(token("/ws?token=b&user_token=a%20b&vsn=2.0.0").as_deref(), Some("a b"));
+        assert_eq!(token("/ws?token=b").as_deref(), Some("b"));
+        assert_eq!(token("/ws"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The gateway: WebSockets in, NATS out. Stateless: what it holds, others can rebuild.
 //!
-//! `frame`, `payload`, `session`, `chat`, `lobby` and `handshake` decide, and know neither tokio nor NATS; `socket`,
-//! `hub`, `lobby_task` and `server` are the tasks around them.
+//! `frame`, `payload`, `session`, `topic`, `chat`, `room`, `lobby` and `handshake` decide, and know neither tokio nor
+//! NATS; `socket`, `hub`, `lobby_task` and `server` are the tasks around them.
 
 mod asking;
 pub mod chat;
@@ -9,18 +9,23 @@ pub mod commands;
 pub mod frame;
 pub mod handshake;
 pub mod hub;
+mod identity;
+mod life;
 pub mod lobby;
 pub mod lobby_task;
 mod log;
 pub mod mailbox;
+mod object;
 mod observe;
 pub mod payload;
 pub mod presence;
 pub mod presence_task;
 mod repair;
+pub mod room;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod topic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -179,7 +184,7 @@ async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<Started
     let (lobby, lobby_task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;
     let (presence, presence_task) =
         presence_task::start(nats.clone(), incarnation.clone(), args.presence_list_max).await?;
-    let hub = Hub::new(nats.clone(), lobby.clone());
+    let hub = Hub::new(nats.clone(), lobby.clone(), presence.clone());
     let limits = SessionLimits {
         channels: args.max_channels,
         capacity: args.max_capacity,

@@ -1,9 +1,9 @@
-//! Reads and writes a chat's log, and reads its record.
+//! Reads and writes logs, and reads a chat's record.
 
 use bytes::Bytes;
 use serde::Deserialize;
 use switchboard_contract::limits;
-use switchboard_contract::lobby::{ChatRecord, Role};
+use switchboard_contract::lobby::ChatRecord;
 use switchboard_contract::log::{Message, Read, ReadReply};
 use switchboard_contract::names::{self, ChatId, LobbyKey, LogName};
 use switchboard_contract::nats::{Nats, RequestError, header};
@@ -12,6 +12,7 @@ use switchboard_contract::wire::{self, V1};
 use tokio::time::{Duration, Instant};
 
 use crate::chat::Loaded;
+use crate::mailbox::Outcome;
 use crate::payload::{HistoryParams, Refusal};
 
 /// How long to wait before something that failed is tried again.
@@ -23,36 +24,60 @@ pub(crate) fn history_read(log: LogName, params: HistoryParams) -> Read {
 }
 
 /// Reads a chat's record and its log, side by side; tried again until the caller's deadline.
-pub(crate) async fn load(nats: &Nats, chat: ChatId, log: LogName, last_seq: Option<u64>) -> Result<Loaded, Refusal> {
-    let read = history_read(log, HistoryParams::default());
+pub(crate) async fn load(nats: &Nats, chat: ChatId, last_seq: Option<u64>) -> Result<Loaded, Refusal> {
+    let read = history_read(LogName::Chat(chat.clone()), HistoryParams::default());
     let (record, log) = tokio::join!(read_record(nats, chat), read_log(nats, &read));
     let mut replay = Vec::new();
     if let Some(last_seq) = last_seq.filter(|last_seq| *last_seq < log.said) {
-        let mut page = Read { after: Some(last_seq), oldest_first: true, ..read };
-        loop {
-            let reply = read_log(nats, &page).await;
-            let before = replay.len();
-            collect(&reply, &mut replay)?;
-            if reply.complete || replay.len() == before {
-                break;
+        read_on(nats, read, last_seq, |message| {
+            if let Some(role) = message.from.as_ref().and_then(|from| from.role) {
+                replay.push((message.seq, role, message.payload.to_owned()));
             }
-            page.after = replay.last().map(|(seq, _, _)| *seq);
-        }
+        })
+        .await?;
     }
     Ok(Loaded { record, log, replay })
 }
 
-fn collect(reply: &ReadReply, replay: &mut Vec<(u64, Role, Box<serde_json::value::RawValue>)>) -> Result<(), Refusal> {
-    let messages: Vec<Message<'_>> = serde_json::from_str(reply.messages.get()).map_err(|error| {
-        tracing::warn!(%error, "a page of the history was not understood");
-        Reason::Unavailable
-    })?;
-    for message in messages {
-        if let Some(role) = message.from.and_then(|from| from.role) {
-            replay.push((message.seq, role, message.payload.to_owned()));
+/// Reads what a log has behind `after`, page by page.
+pub(crate) async fn read_on(
+    nats: &Nats,
+    read: Read,
+    after: u64,
+    mut take: impl FnMut(&Message<'_>),
+) -> Result<(), Refusal> {
+    let mut page = Read { after: Some(after), limit: None, oldest_first: true, ..read };
+    loop {
+        let reply = read_log(nats, &page).await;
+        let messages = messages(&reply).ok_or(Reason::Unavailable)?;
+        messages.iter().for_each(&mut take);
+        match messages.last() {
+            Some(last) if !reply.complete => page.after = Some(last.seq),
+            Some(_) | None => return Ok(()),
         }
     }
-    Ok(())
+}
+
+/// The messages of a page; `None` if it is not understood.
+fn messages(reply: &ReadReply) -> Option<Vec<Message<'_>>> {
+    serde_json::from_str(reply.messages.get())
+        .inspect_err(|error| tracing::warn!(%error, "a page of the history was not understood"))
+        .ok()
+}
+
+/// Whether the entry of this sequence counts, as history has it: `ok`, or refused with `void`.
+pub(crate) async fn judge(nats: &Nats, log: LogName, seq: u64, void: Reason) -> Outcome {
+    let params = HistoryParams { after: seq.checked_sub(1), before: None, limit: Some(1) };
+    let read = Read { oldest_first: true, states: true, ..history_read(log, params) };
+    let reply = read_log(nats, &read).await;
+    let unknown = reply.last_seq < seq || reply.dropped_to >= seq;
+    match messages(&reply).filter(|_| !unknown) {
+        Some(messages) if messages.first().is_some_and(|first| first.seq == seq) => {
+            Outcome::Ok(format!("{{\"seq\":{seq}}}").into())
+        }
+        Some(_) => Outcome::Refused(void.into()),
+        None => Outcome::Refused(Reason::Unavailable.into()),
+    }
 }
 
 async fn read_record(nats: &Nats, chat: ChatId) -> Option<ChatRecord> {
@@ -122,5 +147,57 @@ pub(crate) async fn read_log(nats: &Nats, read: &Read) -> ReadReply {
             Err(error) => tracing::debug!(%error, "history did not answer"),
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What became of a write that expects something of what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// It is stored, under this sequence.
+    Stored(u64),
+    /// It is not: another write was first.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// Writes to a stream, if the last message of that subject has the sequence `expected` (0: there is none).
+pub(crate) async fn write(
+    nats: &Nats,
+    subject: String,
+    expected: u64,
+    more: Option<(&'static str, &str)>,
+    body: Bytes,
+) -> Write {
+    #[derive(Deserialize)]
+    struct Ack {
+        #[serde(default)]
+        seq: u64,
+        error: Option<AckError>,
+    }
+    #[derive(Debug, Deserialize)]
+    struct AckError {
+        #[serde(default)]
+        err_code: u64,
+    }
+    let mut headers = header("Nats-Expected-Last-Subject-Sequence", &expected.to_string());
+    if let Some((name, value)) = more {
+        headers.insert(name, value);
+    }
+    let Ok(answer) = nats.request_with(subject, Some(headers), body, limits::READ_TIMEOUT).await else {
+        return Write::Unknown;
+    };
+    match serde_json::from_slice(&answer.payload) {
+        Ok(Ack { error: None, seq }) => Write::Stored(seq),
+        // The last sequence is another one; in a cluster also while a write of the same subject is on its way.
+        Ok(Ack { error: Some(AckError { err_code: 10071 | 10164 }), .. }) => Write::Refused,
+        Ok(Ack { error: Some(error), .. }) => {
+            tracing::warn!(?error, "a write was refused");
+            Write::Unknown
+        }
+        Err(error) => {
+            tracing::warn!(%error, "an acknowledgement was not understood");
+            Write::Unknown
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 
 use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use switchboard_contract::limits::MAILBOX_MAX;
 use switchboard_contract::lobby::{ChannelId, ChatRecord, Status};
@@ -35,6 +36,13 @@ pub enum Event {
     },
     /// An event for all members of a topic.
     Broadcast(Broadcast),
+    /// Binary data for all members of a topic who speak V2.
+    Binary {
+        /// On which topic.
+        topic: Box<str>,
+        /// The frame.
+        frame: Bytes,
+    },
     /// `user:status`, for the teachers' channel; shown once per version.
     Status {
         /// See [`Status::version`].

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use crate::chat::How;
+use crate::topic::How;
 
 /// Frames that clients sent.
 pub(crate) static FRAMES: LazyLock<Counter> = LazyLock::new(|| counter!("switchboard_gateway_frames_total"));
@@ -41,7 +41,7 @@ pub(crate) fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge};
     describe_gauge!("switchboard_gateway_connections", Unit::Count, "Open sockets.");
     describe_counter!("switchboard_gateway_connections_refused_total", "Connections refused at --max-connections.");
-    describe_gauge!("switchboard_gateway_topics", Unit::Count, "Chats with members on this gateway.");
+    describe_gauge!("switchboard_gateway_topics", Unit::Count, "Chats and rooms with members on this gateway.");
     describe_gauge!("switchboard_gateway_lobby_rows", Unit::Count, "Rows in this gateway's lobby table.");
     describe_counter!("switchboard_gateway_frames_total", "Frames that clients sent.");
     describe_counter!("switchboard_gateway_joins_total", "Joins that clients asked for.");

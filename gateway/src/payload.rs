@@ -1,10 +1,6 @@
 //! What is inside a client's payload: checks of size and depth, ids, and the object that becomes a message. Pure.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{Role, TeacherSettings};
@@ -12,6 +8,7 @@ use switchboard_contract::names::UserId;
 use switchboard_contract::reason::Reason;
 
 use crate::frame::{Payload, push_json_string};
+use crate::object::{self, Object};
 
 /// Why a join or a push was refused, as the `response` of an `error` reply has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,10 +176,20 @@ impl HistoryParams {
 /// A chat message, ready to be logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The payload without reserved keys: a JSON object with at least one key.
+    /// The payload without reserved keys: a JSON object.
     pub payload: Box<str>,
     /// The client's own id.
     pub id: Option<Box<str>>,
+}
+
+impl Message {
+    /// The payload, to be put into an entry of a log.
+    pub fn raw(&self) -> &RawValue {
+        match serde_json::from_str(&self.payload) {
+            Ok(payload) => payload,
+            Err(error) => unreachable!("a checked payload is JSON: {error}"),
+        }
+    }
 }
 
 /// Reads the payload of `teacher:send` or `student:send`: an object with `message`, passed on as it is but for
@@ -191,52 +198,27 @@ pub struct Message {
 /// # Errors
 /// See [`checked`]; and `invalid_payload` if `message` is missing or `id` is none.
 pub fn message(payload: Payload<'_>) -> Result<Message, Refusal> {
-    struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-    impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Walk;
-            impl<'de> Visitor<'de> for Walk {
-                type Value = Fields<'de>;
-                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    f.write_str("an object")
-                }
-                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                    let mut fields = Vec::new();
-                    while let Some(Key(key)) = map.next_key()? {
-                        fields.push((key, map.next_value()?));
-                    }
-                    Ok(Fields(fields))
-                }
-            }
-            deserializer.deserialize_map(Walk)
-        }
-    }
-    #[derive(Deserialize)]
-    struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-    let json = checked(payload)?;
-    let Fields(fields) = serde_json::from_str(json).map_err(|error| Refusal::invalid(error.to_string()))?;
-    if !fields.iter().any(|(key, _)| key == "message") {
+    let object = object(payload)?;
+    if object.get("message").is_none() {
         return Err(Refusal::invalid("missing field `message`"));
     }
-    let id = match fields.iter().rev().find(|(key, _)| key == "id") {
-        None => None,
-        Some((_, raw)) => Some(message_id(raw)?),
-    };
-    let payload = if fields.iter().any(|(key, _)| key == "seq") {
-        let mut object = String::with_capacity(json.len());
-        for (key, raw) in fields.iter().filter(|(key, _)| key != "seq") {
-            object.push(if object.is_empty() { '{' } else { ',' });
-            push_json_string(&mut object, key);
-            object.push(':');
-            object.push_str(raw.get());
-        }
-        object.push('}');
-        object.into()
-    } else {
-        json.into()
-    };
-    Ok(Message { payload, id })
+    Ok(Message { payload: object.without(&["seq"]), id: own_id(&object)? })
+}
+
+/// Reads a payload as an object.
+///
+/// # Errors
+/// See [`checked`]; and `invalid_payload` if it is none.
+pub(crate) fn object(payload: Payload<'_>) -> Result<Object<'_>, Refusal> {
+    Object::read(checked(payload)?).map_err(|error| Refusal::invalid(error.to_string()))
+}
+
+/// The client's own id of a message.
+///
+/// # Errors
+/// `invalid_payload`, if it is no id.
+pub(crate) fn own_id(object: &Object<'_>) -> Result<Option<Box<str>>, Refusal> {
+    object.get("id").map(message_id).transpose()
 }
 
 fn message_id(raw: &RawValue) -> Result<Box<str>, Refusal> {
@@ -259,9 +241,7 @@ fn message_id(raw: &RawValue) -> Result<Box<str>, Refusal> {
 
 /// A message's payload with `seq` added, as receivers see it.
 pub fn with_seq(payload: &str, seq: u64) -> String {
-    let open = payload.trim_end().strip_suffix('}').unwrap_or(payload);
-    let separator = if open.trim_end().ends_with('{') { "" } else { "," };
-    format!("{open}{separator}\"seq\":{seq}}}")
+    object::with(payload, &format!("\"seq\":{seq}"))
 }
 
 #[cfg(test)]

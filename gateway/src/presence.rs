@@ -19,9 +19,10 @@ use switchboard_contract::limits::{
     DIRECT_CHANNELS_MAX, GATEWAYS_MAX, GONE_GATEWAYS_MAX, PRESENCE_GRACE, PRESENCE_LOOK, PRESENCE_MEMBERS_MAX,
 };
 use switchboard_contract::lobby::{ChannelId, Heartbeat};
-use switchboard_contract::names::{Incarnation, RoomId, SessionKey, UserId};
+use switchboard_contract::names::{Incarnation, RoomId};
 use switchboard_contract::presence::{Delta, Direct, Member, Part, Peer};
 
+use crate::commands::Recipient;
 use crate::mailbox::Event;
 
 pub use digest::Digest;
@@ -39,15 +40,6 @@ pub enum Effect<M> {
     Tell(Incarnation, Peer),
     /// A gateway is gone; why.
     Gone(Incarnation, &'static str),
-}
-
-/// To whom a direct message goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recipient {
-    /// All sockets of one session.
-    Session(SessionKey),
-    /// All sockets of a user.
-    User(UserId),
 }
 
 /// The presence of all rooms with members here.

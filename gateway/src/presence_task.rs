@@ -7,57 +7,23 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use futures_util::StreamExt as _;
 use serde_json::value::RawValue;
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{ChannelId, Heartbeat};
-use switchboard_contract::names::{self, Incarnation, LogName, RoomId, SessionKey};
+use switchboard_contract::names::{self, Incarnation, LogName, RoomId};
 use switchboard_contract::nats::Nats;
-use switchboard_contract::presence::{Delta, Member, Peer};
+use switchboard_contract::presence::{Member, Peer};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::commands::{PresenceCommand, Recipient};
 use crate::lobby_task::understood;
 use crate::mailbox::{Event, Mailbox, Outcome};
 use crate::observe;
-use crate::presence::{Digest, Effect, Presence, Recipient};
-
-use futures_util::StreamExt as _;
-
-/// What a room's topic tells presence. `M` is where a member is reached.
-#[derive(Debug, PartialEq)]
-pub enum PresenceCommand<M> {
-    /// A join was answered; `presence_state` follows.
-    Join {
-        /// The new member.
-        chan: ChannelId,
-        /// As whom.
-        key: SessionKey,
-        /// Where it is reached.
-        mailbox: M,
-    },
-    /// A member is gone.
-    Leave {
-        /// Which.
-        chan: ChannelId,
-    },
-    /// A direct message; [`Event::Done`] follows.
-    Direct {
-        /// Who sends it.
-        chan: ChannelId,
-        /// Which request.
-        serial: u32,
-        /// To whom.
-        to: Vec<Recipient>,
-        /// As they get it, JSON.
-        payload: Box<str>,
-        /// Who is answered.
-        mailbox: M,
-    },
-    /// A gateway said on the room's subject what has changed.
-    Delta(Box<Delta>),
-}
+use crate::presence::{Digest, Effect, Presence};
 
 /// Where the task is reached. Cheap to clone.
 #[derive(Clone, Debug)]

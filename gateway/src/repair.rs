@@ -1,6 +1,5 @@
 //! What a topic has missed of its log: asked of history, then of the stream.
 
-use serde_json::value::RawValue;
 use switchboard_contract::limits;
 use switchboard_contract::log::{Behind, Entry, Message, Position, Read, ReadReply, Seen};
 use switchboard_contract::names::{self, LogName, ROOMS_STREAM};
@@ -8,17 +7,16 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::wire::{self, V1};
 use tokio::time::timeout;
 
-use crate::chat::{Fact, How, Part};
 use crate::log::{PAUSE, read_log};
-use crate::payload::with_seq;
+use crate::topic::{How, Kind, Part};
 
 /// Fetches what a log has behind `after`, up to `to` at least.
-pub(crate) async fn fetch(nats: &Nats, log: LogName, after: u64, to: u64) -> (How, Option<Part<Fact>>) {
-    let history = timeout(limits::REPAIR_HISTORY_TIMEOUT, from_history(nats, &log, after, to)).await;
+pub(crate) async fn fetch<K: Kind>(nats: &Nats, log: LogName, after: u64, to: u64) -> (How, Option<Part<K::Fact>>) {
+    let history = timeout(limits::REPAIR_HISTORY_TIMEOUT, from_history::<K>(nats, &log, after, to)).await;
     if let Ok(Some(part)) = history {
         return (How::History, Some(part));
     }
-    let stream = timeout(limits::REPAIR_STREAM_TIMEOUT, from_stream(nats, &log, after, to)).await;
+    let stream = timeout(limits::REPAIR_STREAM_TIMEOUT, from_stream::<K>(nats, &log, after, to)).await;
     match stream {
         Ok(Some(part)) => (How::Stream, Some(part)),
         Ok(None) | Err(_) => {
@@ -29,9 +27,9 @@ pub(crate) async fn fetch(nats: &Nats, log: LogName, after: u64, to: u64) -> (Ho
 }
 
 /// What history has is good enough if it reaches far enough; only else it has to ask the stream first.
-async fn from_history(nats: &Nats, log: &LogName, after: u64, to: u64) -> Option<Part<Fact>> {
+async fn from_history<K: Kind>(nats: &Nats, log: &LogName, after: u64, to: u64) -> Option<Part<K::Fact>> {
     for fresh in [false, true] {
-        let mut pages = Pages { after, to, at: after, entries: Vec::new() };
+        let mut pages = Pages::<K> { after, to, at: after, entries: Vec::new() };
         loop {
             let after = Some(pages.at);
             let read = Read {
@@ -42,7 +40,7 @@ async fn from_history(nats: &Nats, log: &LogName, after: u64, to: u64) -> Option
                 before: None,
                 limit: None,
                 oldest_first: true,
-                states: false,
+                states: true,
             };
             match pages.add(&read_log(nats, &read).await) {
                 Next::Ask => {}
@@ -55,23 +53,23 @@ async fn from_history(nats: &Nats, log: &LogName, after: u64, to: u64) -> Option
 }
 
 /// Pages of history, being put together.
-struct Pages {
+struct Pages<K: Kind> {
     after: u64,
     to: u64,
     at: u64,
-    entries: Vec<(u64, Fact)>,
+    entries: Vec<(u64, K::Fact)>,
 }
 
 #[derive(Debug, PartialEq)]
-enum Next {
+enum Next<T> {
     Ask,
-    Done(Part<Fact>),
+    Done(Part<T>),
     /// It has not all of it.
     Useless,
 }
 
-impl Pages {
-    fn add(&mut self, reply: &ReadReply) -> Next {
+impl<K: Kind> Pages<K> {
+    fn add(&mut self, reply: &ReadReply) -> Next<K::Fact> {
         if reply.dropped_to > self.at || reply.last_seq < self.to {
             return Next::Useless;
         }
@@ -80,10 +78,7 @@ impl Pages {
         };
         for message in &messages {
             self.at = message.seq;
-            if let Some(role) = message.from.as_ref().and_then(|from| from.role) {
-                let payload: &RawValue = message.payload;
-                self.entries.push((message.seq, Fact::Said(role, with_seq(payload.get(), message.seq).into())));
-            }
+            self.entries.push((message.seq, K::of_message(message)));
         }
         if !reply.complete {
             // An empty page that is not the last one leads nowhere.
@@ -91,15 +86,13 @@ impl Pages {
             return if more { Next::Ask } else { Next::Useless };
         }
         let mut entries = std::mem::take(&mut self.entries);
-        let ready = reply.ready.map(|seq| (seq, Fact::Ready));
-        let end = reply.end.map(|(seq, end)| (seq, Fact::End(end)));
-        entries.extend(ready.into_iter().chain(end).filter(|(seq, _)| *seq > self.after));
-        entries.sort_unstable_by_key(|(seq, _)| *seq);
+        K::beside(reply, self.after, &mut entries);
         Next::Done(Part { entries, to: reply.last_seq })
     }
 }
 
-async fn from_stream(nats: &Nats, log: &LogName, after: u64, to: u64) -> Option<Part<Fact>> {
+/// What the stream has of a log behind `after`, and behind `to` if there is more.
+pub(crate) async fn from_stream<K: Kind>(nats: &Nats, log: &LogName, after: u64, to: u64) -> Option<Part<K::Fact>> {
     let subject = log.log_subject();
     let mut part = Part { entries: Vec::new(), to };
     let mut from = after + 1;
@@ -107,7 +100,8 @@ async fn from_stream(nats: &Nats, log: &LogName, after: u64, to: u64) -> Option<
         match nats.leader_next(ROOMS_STREAM, &subject, from, limits::REPAIR_STREAM_TIMEOUT).await {
             Ok(Some(stored)) => {
                 let entry = stored.body.as_deref().and_then(entry);
-                part.entries.push((stored.seq, entry.map_or(Fact::Nothing, |entry| Fact::of(stored.seq, &entry))));
+                let fact = entry.map(|entry| K::of_entry(stored.seq, &entry)).unwrap_or_default();
+                part.entries.push((stored.seq, fact));
                 from = stored.seq + 1;
                 part.to = part.to.max(stored.seq);
             }
@@ -154,8 +148,11 @@ pub(crate) async fn behind(nats: &Nats, seen: &[Position], tell: impl Fn(&[Posit
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::value::RawValue;
     use switchboard_contract::lobby::{ChatEnd, Role};
+
+    use super::*;
+    use crate::chat::{ChatKind, Fact};
 
     fn reply(last_seq: u64, seqs: &[u64]) -> ReadReply {
         let message = |seq: &u64| {
@@ -180,7 +177,7 @@ mod tests {
         (seq, Fact::Said(Role::Student, format!("{{\"seq\":{seq}}}").into()))
     }
 
-    fn pages() -> Pages {
+    fn pages() -> Pages<ChatKind> {
         Pages { after: 5, to: 9, at: 5, entries: Vec::new() }
     }
 

@@ -39,7 +39,7 @@ const LONGPOLL_PATHS: [&str; 2] = ["/socket/longpoll", "/ws/longpoll"];
 pub struct Gateway {
     /// The lobby's task.
     pub lobby: LobbyHandle,
-    /// The chats with members here.
+    /// The chats and rooms with members here.
     pub hub: Hub,
     /// Limits of each session.
     pub limits: Arc<SessionLimits>,
@@ -186,6 +186,7 @@ async fn upgrade(
         }
     };
     // Buffers this small cost 3 KB a socket instead of 137; large frames grow them for as long as they last.
+    let user_token = handshake::user_token(&uri);
     upgrade
         .protocols(["phoenix"])
         .read_buffer_size(256)
@@ -194,7 +195,7 @@ async fn upgrade(
         .max_frame_size(limits::FRAME_BYTES_MAX)
         .max_message_size(limits::FRAME_BYTES_MAX)
         .on_upgrade(move |ws| async move {
-            socket::serve(Box::new(ws), vsn, gateway).await;
+            socket::serve(Box::new(ws), vsn, user_token, gateway).await;
             drop(permit);
         })
 }

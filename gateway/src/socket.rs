@@ -9,9 +9,11 @@ use switchboard_contract::limits;
 use switchboard_contract::reason::CloseCode;
 use tokio_tungstenite::tungstenite;
 
+use crate::chat::ChatKind;
 use crate::frame::Vsn;
 use crate::mailbox::{Events, Mailbox};
 use crate::observe;
+use crate::room::RoomKind;
 use crate::server::Gateway;
 use crate::session::{Effect, Session};
 
@@ -29,12 +31,12 @@ enum End {
     Close(CloseCode),
 }
 
-/// Serves a socket until it ends, and then tells lobby and chats. Boxed parts keep the task of an idle socket small.
-pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, gateway: Arc<Gateway>) {
+/// Serves a socket until it ends, and then tells lobby and topics. Boxed parts keep the task of an idle socket small.
+pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, user_token: Option<Box<str>>, gateway: Arc<Gateway>) {
     let (mailbox, mut events) = Mailbox::new();
     let registered = gateway.register(&mailbox);
     let mut socket = Socket {
-        session: Session::new(vsn, gateway.limits.clone(), gateway.channel_ids.clone(), Instant::now()),
+        session: Session::new(vsn, user_token, gateway.limits.clone(), gateway.channel_ids.clone(), Instant::now()),
         gateway: gateway.clone(),
         mailbox,
         flow: Flow::new(Instant::now()),
@@ -135,12 +137,18 @@ impl Socket {
                     sent = true;
                     end = within_deadline(events, ws.feed(Message::Text(text))).await.err();
                 }
+                Effect::SendBinary(bytes) if end.is_none() => {
+                    sent = true;
+                    end = within_deadline(events, ws.feed(Message::Binary(bytes))).await.err();
+                }
                 Effect::Close(code) if end.is_none() => {
                     let _ = within_deadline(events, ws.flush()).await;
                     end = Some(End::Close(code));
                 }
-                Effect::Send(_) | Effect::Close(_) => {}
-                effect @ (Effect::Lobby(_) | Effect::Chat(..)) => self.tell(effect).await,
+                Effect::Send(_) | Effect::SendBinary(_) | Effect::Close(_) => {}
+                effect @ (Effect::Lobby(_) | Effect::Chat(..) | Effect::Room(..) | Effect::Failed(..)) => {
+                    self.tell(effect).await
+                }
             }
         }
         if sent && end.is_none() {
@@ -152,8 +160,10 @@ impl Socket {
     async fn tell(&self, effect: Effect) {
         match effect {
             Effect::Lobby(command) => self.gateway.lobby.send(command, &self.mailbox).await,
-            Effect::Chat(chat, command) => self.gateway.hub.send(&chat, command, &self.mailbox).await,
-            Effect::Send(_) | Effect::Close(_) => {}
+            Effect::Chat(chat, command) => self.gateway.hub.send::<ChatKind>(&chat, command, &self.mailbox).await,
+            Effect::Failed(room, chan) => self.gateway.hub.failed(room, chan).await,
+            Effect::Room(room, command) => self.gateway.hub.send::<RoomKind>(&room, command, &self.mailbox).await,
+            Effect::Send(_) | Effect::SendBinary(_) | Effect::Close(_) => {}
         }
     }
 }

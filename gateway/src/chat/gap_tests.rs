@@ -1,11 +1,13 @@
 //! Gaps in a chat's log as tables: what members see when something was lost on its way. And whatever is lost, they see
 //! the log.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
-use switchboard_contract::log::ReadReply;
 
 use super::tests::{STUDENT, TEACHER, Topic, log};
 use super::*;
+use crate::topic::{How, Part};
 
 impl Topic {
     fn live(&mut self, seq: u64, previous: u64, from: Role) -> Vec<String> {

@@ -2,39 +2,42 @@
 
 use std::sync::Arc;
 
-use switchboard_contract::lobby::{ChannelId, ChatEnd, ChatEvent, Role};
-use switchboard_contract::log::Entry;
+use serde_json::value::RawValue;
+use switchboard_contract::lobby::{ChatEnd, ChatEvent, Role};
+use switchboard_contract::log::{Entry, Sender};
 use switchboard_contract::names::UserId;
 
-use super::Effect;
 use crate::mailbox::Event;
 use crate::payload::with_seq;
 
-pub(super) struct Member<M> {
-    pub(super) chan: ChannelId,
-    pub(super) mailbox: M,
+/// A side of a chat.
+#[derive(Debug)]
+pub struct ChatMember {
     pub(super) role: Role,
     pub(super) user: UserId,
-    pub(super) state: State,
+    pub(super) ready_shown: bool,
+    pub(super) end_shown: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// The join is not answered yet.
-    Loading {
-        serial: u32,
-        last_seq: Option<u64>,
-        /// What was loaded is too old, live messages have been dropped since.
-        again: bool,
-        /// It was loaded again because it ended before the topic's first place.
-        repeated: bool,
-    },
-    /// It sees what is behind the sequence of its join.
-    Live { since: u64, ready_shown: bool, end_shown: bool },
+impl ChatMember {
+    /// One that was shown nothing yet.
+    pub fn new(role: Role, user: UserId) -> Self {
+        ChatMember { role, user, ready_shown: false, end_shown: false }
+    }
+
+    /// What it sees, if it is to see it and has not.
+    pub(super) fn show(&mut self, live: &Live) -> Option<Arc<Event>> {
+        let (event, seen) = match live {
+            Live::Said(from, event) => (event, from.other() != self.role),
+            Live::Ready(event) => (event, std::mem::replace(&mut self.ready_shown, true)),
+            Live::End(event) => (event, std::mem::replace(&mut self.end_shown, true)),
+        };
+        (!seen).then(|| event.clone())
+    }
 }
 
 /// What an entry of the log says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fact {
     /// A side said this; the payload, with its sequence.
     Said(Role, Box<str>),
@@ -43,6 +46,7 @@ pub enum Fact {
     /// The chat is over.
     End(ChatEnd),
     /// Nothing that members see.
+    #[default]
     Nothing,
 }
 
@@ -53,45 +57,27 @@ impl Fact {
             Some(ChatEvent::Tombstone) => Fact::Nothing,
             Some(ChatEvent::Ready) => Fact::Ready,
             Some(end @ (ChatEvent::Terminated | ChatEvent::Requeued)) => end.end().map_or(Fact::Nothing, Fact::End),
-            None => match entry.from.as_ref().and_then(|from| from.role) {
-                Some(role) => Fact::Said(role, with_seq(entry.payload.get(), seq).into()),
-                None => Fact::Nothing,
-            },
+            None => Fact::said(seq, entry.from.as_ref(), entry.payload),
+        }
+    }
+
+    pub(super) fn said(seq: u64, from: Option<&Sender>, payload: &RawValue) -> Fact {
+        match from.and_then(|from| from.role) {
+            Some(role) => Fact::Said(role, with_seq(payload.get(), seq).into()),
+            None => Fact::Nothing,
         }
     }
 }
 
 /// What the log brought.
 #[derive(Clone)]
-pub(super) enum Live {
+pub enum Live {
+    /// A side's message.
     Said(Role, Arc<Event>),
+    /// `chat:ready`.
     Ready(Arc<Event>),
+    /// The end.
     End(Arc<Event>),
-}
-
-/// Shows an entry to a member that is to see it, and has not.
-pub(super) fn show<M: Clone>(member: &mut Member<M>, seq: u64, live: &Live, out: &mut Vec<Effect<M>>) {
-    let State::Live { since, ready_shown, end_shown } = &mut member.state else { return };
-    if seq <= *since {
-        return;
-    }
-    let event = match live {
-        Live::Said(from, event) if from.other() == member.role => event,
-        Live::Said(..) => return,
-        Live::Ready(event) => {
-            if std::mem::replace(ready_shown, true) {
-                return;
-            }
-            event
-        }
-        Live::End(event) => {
-            if std::mem::replace(end_shown, true) {
-                return;
-            }
-            event
-        }
-    };
-    out.push(Effect::Send(member.mailbox.clone(), event.clone()));
 }
 
 /// Under which event a side receives what the other said.

@@ -1,7 +1,6 @@
 //! A chat's topic as tables: what comes in, and what its members get.
 
-use switchboard_contract::lobby::ChatRecord;
-use switchboard_contract::log::ReadReply;
+use switchboard_contract::limits::JOIN_BUFFER_MAX;
 
 use super::*;
 
@@ -31,7 +30,8 @@ impl Topic {
     }
 
     pub(super) fn join(&mut self, name: &'static str, chan: u64, role: Role, user: u64, last_seq: Option<u64>) {
-        self.chat.join(name, chan, 1, role, UserId::from(user), last_seq, &mut self.out);
+        let who = ChatMember::new(role, UserId::from(user));
+        self.chat.join(name, chan, 1, who, last_seq, &mut self.out);
     }
 
     pub(super) fn loaded(&mut self, chan: u64, log: ReadReply) {
@@ -49,7 +49,7 @@ impl Topic {
     }
 
     pub(super) fn push(&mut self, chan: u64, serial: u32, push: ChatPush) {
-        let stamp = || Stamp { at: "now".into(), id: "id".into() };
+        let stamp = || Stamp { at: "now".into(), now: 0, id: "id".into(), gateway: "g".into() };
         self.chat.push(chan, serial, push, stamp, &mut self.out);
     }
 
@@ -81,7 +81,8 @@ impl Topic {
                 Event::Done { serial, outcome, .. } => format!("{to}: {serial} {outcome:?}"),
                 Event::Broadcast(b) => format!("{to}: {}", b.frame(crate::frame::Vsn::V2)),
                 Event::Push { event, payload, .. } => format!("{to}: {event} {payload}"),
-                other @ (Event::Status { .. }
+                other @ (Event::Binary { .. }
+                | Event::Status { .. }
                 | Event::PresenceState { .. }
                 | Event::Presence { .. }
                 | Event::NewChat { .. }
@@ -95,8 +96,10 @@ impl Topic {
             Effect::History { to, params, .. } => format!("history for {to} {params:?}"),
             Effect::Repair { after, to } => format!("repair {after} {to}"),
             Effect::Repaired(how) => format!("repaired {how:?}"),
+            other @ (Effect::Tell { .. } | Effect::Judge { .. }) => format!("{other:?}"),
             Effect::Lobby(_, LobbyCommand::Set { chan, at, .. }) => format!("row {chan} {at:?}"),
             Effect::Lobby(_, command) => format!("{command:?}"),
+            Effect::Presence(room, command) => format!("presence {room} {command:?}"),
         };
         self.out.drain(..).map(show).collect()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use switchboard_contract::limits::{DEAD_AFTER, HEARTBEAT, PRESENCE_COALESCE, PRESENCE_LIST_MAX, PRESENCE_WAIT};
+use switchboard_contract::names::{SessionKey, UserId};
 use switchboard_contract::wire::V1;
 
 use super::*;
@@ -46,6 +47,7 @@ impl Client {
             Event::Push { event, payload, .. } => (event.to_string(), payload.to_string()),
             other @ (Event::Done { .. }
             | Event::Broadcast(_)
+            | Event::Binary { .. }
             | Event::Status { .. }
             | Event::NewChat { .. }
             | Event::Failed { .. }

@@ -3,6 +3,7 @@
 //! A channel has at most one request on its way; frames of its topic that come meanwhile wait behind it, so each
 //! topic is handled in order and topics do not wait for each other. `claim:student` alone does not wait.
 
+mod rooms;
 mod topics;
 
 pub use topics::chat_json;
@@ -16,10 +17,10 @@ use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{At, ChannelId, Status};
-use switchboard_contract::names::ChatId;
+use switchboard_contract::names::{ChatId, RoomId};
 use switchboard_contract::reason::{CloseCode, Reason};
 
-use crate::commands::{ChatCommand, LobbyCommand};
+use crate::commands::{ChatCommand, LobbyCommand, RoomCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
 use crate::payload::Refusal;
@@ -30,12 +31,18 @@ use topics::{Channel, Kind, Pending, Topic};
 pub enum Effect {
     /// Send a text frame to the client.
     Send(Utf8Bytes),
+    /// Send a binary frame to the client.
+    SendBinary(Bytes),
     /// Close the socket.
     Close(CloseCode),
     /// Tell the lobby's task.
     Lobby(LobbyCommand),
     /// Tell the task of a chat's topic.
     Chat(ChatId, ChatCommand),
+    /// Tell the task of a room's topic.
+    Room(RoomId, RoomCommand),
+    /// Tell presence that a room's channel has failed.
+    Failed(RoomId, ChannelId),
 }
 
 /// The limits of a session that are configurable.
@@ -75,6 +82,7 @@ impl Waiting {
 /// The state of one socket.
 pub struct Session {
     vsn: Vsn,
+    user_token: Option<Box<str>>,
     limits: Arc<SessionLimits>,
     channel_ids: Arc<AtomicU64>,
     channels: Vec<Channel>,
@@ -86,9 +94,25 @@ pub struct Session {
 
 impl Session {
     /// A socket that has just been opened. `channel_ids` numbers the channels of the whole gateway.
-    pub fn new(vsn: Vsn, limits: Arc<SessionLimits>, channel_ids: Arc<AtomicU64>, now: Instant) -> Self {
+    pub fn new(
+        vsn: Vsn,
+        user_token: Option<Box<str>>,
+        limits: Arc<SessionLimits>,
+        channel_ids: Arc<AtomicU64>,
+        now: Instant,
+    ) -> Self {
         let wake = now + limits.idle;
-        Session { vsn, limits, channel_ids, channels: Vec::new(), serial: 0, waiting_bytes: 0, heard: now, wake }
+        Session {
+            vsn,
+            user_token,
+            limits,
+            channel_ids,
+            channels: Vec::new(),
+            serial: 0,
+            waiting_bytes: 0,
+            heard: now,
+            wake,
+        }
     }
 
     /// When [`Session::tick`] wants to be called.
@@ -211,7 +235,7 @@ impl Session {
         }
         let chan = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
         let serial = self.next_serial();
-        match topics::join(topic, frame, chan, serial, &self.limits) {
+        match topics::join(topic, frame, chan, serial, &self.limits, self.user_token.as_deref()) {
             Ok((kind, effect)) => {
                 metrics::counter!("switchboard_gateway_joins_total").increment(1);
                 let mut channel = Channel::new(chan, &frame.topic, join_ref.clone(), kind);
@@ -331,6 +355,11 @@ impl Session {
                     out.push(Effect::Send(broadcast.frame(self.vsn)));
                 }
             }
+            Event::Binary { topic, frame } => {
+                if self.vsn == Vsn::V2 && self.channels.iter().any(|c| c.joined && c.topic == *topic) {
+                    out.push(Effect::SendBinary(frame.clone()));
+                }
+            }
             Event::Status { version, broadcast } => {
                 let fresh = self.channels.iter_mut().any(|c| c.joined && c.takes_status(*version));
                 if fresh {
@@ -376,8 +405,13 @@ impl Session {
                         self.answer(&frame, Err(Reason::Unavailable.into()), out);
                     }
                     self.end_channel(&channel, "phx_error", out);
-                    let at = At::Left { lost: true };
-                    out.push(Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None }));
+                    out.push(match channel.kind {
+                        Kind::Room { room, .. } => Effect::Failed(room, *chan),
+                        Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => {
+                            let at = At::Left { lost: true };
+                            Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None })
+                        }
+                    });
                 }
             }
             Event::Close(code) => out.push(Effect::Close(*code)),

@@ -7,11 +7,11 @@ use std::time::Instant;
 use axum::extract::ws::Utf8Bytes;
 use switchboard_contract::limits::{self, SHOWN_CHATS_MAX};
 use switchboard_contract::lobby::{At, ChannelId, ChatRecord, Role, TeacherSettings};
-use switchboard_contract::names::{ChatId, IdError, UserId};
+use switchboard_contract::names::{ChatId, IdError, RoomId, UserId};
 use switchboard_contract::reason::Reason;
 
-use super::{Effect, SessionLimits, WaitingFrames};
-use crate::commands::{ChatCommand, ChatPush, LobbyCommand};
+use super::{Effect, SessionLimits, WaitingFrames, rooms};
+use crate::commands::{ChatCommand, ChatJoin, ChatPush, LobbyCommand, RoomCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::payload::{self, HistoryParams, JoinUser, Named, Refusal};
 
@@ -20,6 +20,7 @@ pub(super) enum Topic {
     Teachers,
     Student(UserId),
     Chat(Result<ChatId, IdError>),
+    Room(RoomId),
 }
 
 impl Topic {
@@ -29,6 +30,9 @@ impl Topic {
         }
         if let Some(id) = topic.strip_prefix("presence:student:") {
             return UserId::text(id).ok().map(Topic::Student);
+        }
+        if let Some(id) = topic.strip_prefix("room:") {
+            return RoomId::new(id).ok().map(Topic::Room);
         }
         match topic.strip_prefix("chats:")? {
             "" => None,
@@ -40,9 +44,25 @@ impl Topic {
 /// What a channel is joined to.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Teachers { id: UserId, status_version: u64, claimed: Option<Instant>, told: Vec<Told> },
-    Student { id: UserId, told: Vec<Told> },
-    Chat { chat: ChatId, role: Role },
+    Teachers {
+        id: UserId,
+        status_version: u64,
+        claimed: Option<Instant>,
+        told: Vec<Told>,
+    },
+    Student {
+        id: UserId,
+        told: Vec<Told>,
+    },
+    Chat {
+        chat: ChatId,
+        role: Role,
+    },
+    Room {
+        room: RoomId,
+        /// Up to which version presence has been shown; 0: it has no state yet.
+        presence: u64,
+    },
 }
 
 /// A chat that a lobby channel was told of.
@@ -96,7 +116,7 @@ impl Channel {
     pub(super) fn claims_again(&self, now: Instant) -> bool {
         match self.kind {
             Kind::Teachers { claimed, .. } => claimed.is_none_or(|at| now >= at + limits::CLAIM_INTERVAL),
-            Kind::Student { .. } | Kind::Chat { .. } => false,
+            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => false,
         }
     }
 
@@ -114,7 +134,7 @@ impl Channel {
     pub(super) fn chat_id(&self) -> Option<&ChatId> {
         match &self.kind {
             Kind::Chat { chat, .. } => Some(chat),
-            Kind::Teachers { .. } | Kind::Student { .. } => None,
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Room { .. } => None,
         }
     }
 
@@ -125,13 +145,13 @@ impl Channel {
                 *status_version = version;
                 true
             }
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => false,
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => false,
         }
     }
 
-    /// Up to which version presence has been shown; 0: it has no state yet.
     fn presence(&mut self) -> Option<&mut u64> {
         match &mut self.kind {
+            Kind::Room { presence, .. } => Some(presence),
             Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => None,
         }
     }
@@ -161,7 +181,7 @@ impl Channel {
     fn told(&mut self) -> Option<&mut Vec<Told>> {
         match &mut self.kind {
             Kind::Teachers { told, .. } | Kind::Student { told, .. } => Some(told),
-            Kind::Chat { .. } => None,
+            Kind::Chat { .. } | Kind::Room { .. } => None,
         }
     }
 
@@ -184,7 +204,7 @@ impl Channel {
                 *claimed = None;
                 format!("new:chat:{id}")
             }
-            Kind::Student { .. } | Kind::Chat { .. } => "new:chat".to_owned(),
+            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => "new:chat".to_owned(),
         };
         Some(self.encode(vsn, &event, &chat_json(chat, "[]")))
     }
@@ -207,7 +227,7 @@ impl Channel {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let held = match &self.kind {
             Kind::Teachers { told, .. } | Kind::Student { told, .. } => told.as_slice(),
-            Kind::Chat { .. } => &[],
+            Kind::Chat { .. } | Kind::Room { .. } => &[],
         };
         let requests = self.pending.iter().chain(self.claim.as_deref()).map(|p| p.deadline);
         requests.chain(held.iter().filter_map(|told| told.held.as_ref()).map(|(until, _)| *until))
@@ -220,6 +240,7 @@ impl Channel {
                 Effect::Lobby(LobbyCommand::Set { chan: self.chan, at: At::Left { lost }, serial: None })
             }
             Kind::Chat { chat, .. } => Effect::Chat(chat.clone(), ChatCommand::Leave { chan: self.chan, lost }),
+            Kind::Room { room, .. } => Effect::Room(room.clone(), RoomCommand::Leave { chan: self.chan, lost }),
         });
     }
 
@@ -240,16 +261,19 @@ pub(super) fn join(
     chan: ChannelId,
     serial: u32,
     limits: &SessionLimits,
+    user_token: Option<&str>,
 ) -> Result<(Kind, Effect), Refusal> {
-    let user: JoinUser = payload::read(frame.payload)?;
     let set = |at| Effect::Lobby(LobbyCommand::Set { chan, at, serial: Some(serial) });
+    let named = || payload::read::<JoinUser>(frame.payload);
     match topic {
         Topic::Teachers => {
+            let user = named()?;
             expect_role(user.role, Role::Teacher)?;
             let effect = set(teacher_at(&user.user_id, user.settings, limits)?);
             Ok((Kind::Teachers { id: user.user_id, status_version: 0, claimed: None, told: Vec::new() }, effect))
         }
         Topic::Student(id) => {
+            let user = named()?;
             expect_role(user.role, Role::Student)?;
             if user.user_id != id {
                 return Err(Reason::Forbidden.into());
@@ -258,10 +282,17 @@ pub(super) fn join(
             Ok((Kind::Student { id: user.user_id, told: Vec::new() }, effect))
         }
         Topic::Chat(chat) => {
+            let user = named()?;
             let chat = chat.map_err(|_| Reason::NotFound)?;
             let role = user.role.ok_or_else(|| Refusal::invalid("missing field `role`"))?;
-            let join = ChatCommand::Join { chan, serial, role, user: user.user_id, last_seq: user.last_seq };
+            let who = ChatJoin { role, user: user.user_id };
+            let join = ChatCommand::Join { chan, serial, who, last_seq: user.last_seq };
             Ok((Kind::Chat { chat: chat.clone(), role }, Effect::Chat(chat, join)))
+        }
+        Topic::Room(room) => {
+            let (who, last_seq) = rooms::join(frame.payload, user_token)?;
+            let join = RoomCommand::Join { chan, serial, who, last_seq };
+            Ok((Kind::Room { room: room.clone(), presence: 0 }, Effect::Room(room, join)))
         }
     }
 }
@@ -285,7 +316,7 @@ pub(super) fn check_claim(channel: &Channel, frame: &Frame<'_>) -> Result<(), Re
     match (&channel.kind, named.teacher_id) {
         (Kind::Teachers { id, .. }, Some(named)) if named != *id => Err(Reason::Forbidden.into()),
         (Kind::Teachers { .. }, _) => Ok(()),
-        (Kind::Student { .. } | Kind::Chat { .. }, _) => Err(Reason::UnmatchedEvent.into()),
+        (Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. }, _) => Err(Reason::UnmatchedEvent.into()),
     }
 }
 
@@ -311,6 +342,10 @@ pub(super) fn push(
             let push = chat_push(*role, event, frame)?;
             let push = ChatCommand::Push { chan, serial, push };
             Ok(Effect::Chat(chat.clone(), push))
+        }
+        (Kind::Room { room, .. }, _) => {
+            let push = RoomCommand::Push { chan, serial, push: rooms::push(frame)? };
+            Ok(Effect::Room(room.clone(), push))
         }
         (Kind::Teachers { .. } | Kind::Student { .. }, _) => Err(Reason::UnmatchedEvent.into()),
     }

@@ -1,0 +1,250 @@
+//! The task of one topic.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use async_nats::Subscriber;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use switchboard_contract::limits;
+use switchboard_contract::lobby::ChannelId;
+use switchboard_contract::names::LogName;
+use switchboard_contract::nats::RequestError;
+use switchboard_contract::reason::Reason;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Command, Hub, NOWHERE, Served, count};
+use crate::commands::TopicCommand;
+use crate::log::{history_read, judge, publish, read_log};
+use crate::mailbox::{Event, Mailbox, Outcome};
+use crate::payload::Refusal;
+use crate::topic::{Effect, How, Part, Topic};
+use crate::{observe, repair};
+
+/// A topic ends without members, unless its task has failed: then its members are told, and join again.
+impl<K: Served> Drop for Task<K> {
+    fn drop(&mut self) {
+        for (mailbox, chan) in self.topic.members() {
+            mailbox.send(Arc::new(Event::Failed { chan }));
+        }
+    }
+}
+
+enum Work<K: Served> {
+    Loaded(ChannelId, Result<K::Loaded, Refusal>),
+    Acked(ChannelId, u32, Result<(u64, bool), ()>),
+    Answered(Mailbox, Event),
+    Behind(u64),
+    Repaired(u64, How, Option<Part<K::Fact>>),
+}
+
+struct Task<K: Served> {
+    id: K::Id,
+    log: LogName,
+    topic: Topic<Mailbox, K>,
+    hub: Hub,
+    subscription: Option<Subscriber>,
+    seen: Arc<AtomicU64>,
+    work: FuturesUnordered<BoxFuture<'static, Work<K>>>,
+}
+
+/// Serves a topic until it has had no members for a while.
+pub(super) async fn run<K: Served>(id: K::Id, hub: Hub, seen: Arc<AtomicU64>, commands: mpsc::Receiver<Command<K>>) {
+    let topic = K::topic(id.clone());
+    let log = K::log(&id);
+    Task { id, log, topic, hub, subscription: None, seen, work: FuturesUnordered::new() }.run(commands).await;
+}
+
+impl<K: Served> Task<K> {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command<K>>) {
+        let mut out = Vec::new();
+        let linger = tokio::time::sleep(limits::TOPIC_LINGER);
+        tokio::pin!(linger);
+        loop {
+            let was_empty = self.topic.is_empty();
+            tokio::select! {
+                biased;
+                Some(message) = next(&mut self.subscription) => self.came(&message, &mut out),
+                command = commands.recv() => {
+                    match command {
+                        Some(Command::Client(command, mailbox)) => self.command(command, mailbox, &mut out).await,
+                        Some(Command::Behind(to)) => self.behind(to),
+                        None => return,
+                    }
+                }
+                Some(work) = self.work.next() => self.done(work, &mut out),
+                () = &mut linger, if was_empty => {
+                    if self.end(&mut commands) {
+                        // Whoever was about to send has a place in the queue still: it begins again.
+                        while let Some(command) = commands.recv().await {
+                            if let Command::Client(command, mailbox) = command {
+                                self.hub.send::<K>(&self.id, command, &mailbox).await;
+                            }
+                        }
+                        return;
+                    }
+                    linger.as_mut().reset(Instant::now() + limits::TOPIC_LINGER);
+                }
+            }
+            self.seen.store(self.topic.position().unwrap_or(NOWHERE), Ordering::Relaxed);
+            for effect in out.drain(..) {
+                self.apply(effect).await;
+            }
+            if self.topic.is_empty() && !was_empty {
+                linger.as_mut().reset(Instant::now() + limits::TOPIC_LINGER);
+            }
+        }
+    }
+
+    /// Leaves the map, unless somebody has come meanwhile. Who comes later sees the closed queue and begins again.
+    fn end(&self, commands: &mut mpsc::Receiver<Command<K>>) -> bool {
+        let mut topics = K::topics(&self.hub.0).0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !commands.is_empty() {
+            return false;
+        }
+        commands.close();
+        topics.remove(&self.id);
+        count::<K>(topics.len());
+        true
+    }
+
+    async fn command(
+        &mut self,
+        command: TopicCommand<K::Join, K::Push>,
+        mailbox: Mailbox,
+        out: &mut Vec<Effect<Mailbox>>,
+    ) {
+        match command {
+            TopicCommand::Join { chan, serial, who, last_seq } => {
+                if self.subscribe().await.is_err() {
+                    let outcome = Outcome::Refused(Reason::Unavailable.into());
+                    return mailbox.send(Arc::new(Event::Done { chan, serial, outcome }));
+                }
+                self.topic.join(mailbox, chan, serial, K::member(who), last_seq, out);
+            }
+            TopicCommand::Leave { chan, lost } => self.topic.leave(chan, lost, out),
+            TopicCommand::Push { chan, serial, push } => {
+                let hub = self.hub.clone();
+                self.topic.push(chan, serial, push, || hub.stamp(), out);
+            }
+        }
+    }
+
+    /// A subscription is live only after a round trip.
+    async fn subscribe(&mut self) -> Result<(), RequestError> {
+        if self.subscription.is_some() {
+            return Ok(());
+        }
+        let nats = &self.hub.0.nats;
+        if !nats.is_up() {
+            return Err(RequestError::Down);
+        }
+        let subscription = nats.client.subscribe(self.log.out_subject()).await.map_err(|_| RequestError::Down)?;
+        nats.round_trip(limits::REQUEST_TIMEOUT).await?;
+        self.subscription = Some(subscription);
+        Ok(())
+    }
+
+    /// What is stored has its sequence. A request without anything asks whether anybody is here: that it is delivered is
+    /// the answer.
+    fn came(&mut self, message: &async_nats::Message, out: &mut Vec<Effect<Mailbox>>) {
+        let headers = message.headers.as_ref();
+        let number = |name| headers.and_then(|h| h.get(name)).and_then(|n| n.as_str().parse().ok());
+        let Some(seq) = number("Nats-Sequence") else {
+            if !message.payload.is_empty() {
+                K::told(&mut self.topic, &message.payload, &self.hub.0.prefix, out);
+            }
+            return;
+        };
+        let previous = number("Nats-Last-Sequence").unwrap_or(0);
+        let entry = repair::entry(&message.payload);
+        self.topic.stored(seq, previous, entry.as_ref(), out);
+    }
+
+    /// What the log has may be on its way here: only what has not come in a moment is lost.
+    fn behind(&mut self, to: u64) {
+        if self.topic.position().is_some_and(|at| to > at) {
+            self.work.push(Box::pin(async move {
+                tokio::time::sleep(limits::BEHIND_GRACE).await;
+                Work::Behind(to)
+            }));
+        }
+    }
+
+    fn done(&mut self, work: Work<K>, out: &mut Vec<Effect<Mailbox>>) {
+        match work {
+            Work::Loaded(chan, loaded) => self.topic.loaded(chan, loaded, out),
+            Work::Acked(chan, serial, result) => self.topic.acked(chan, serial, result, out),
+            Work::Answered(mailbox, event) => mailbox.send(Arc::new(event)),
+            Work::Behind(to) => self.topic.behind(to, out),
+            Work::Repaired(after, how, part) => self.topic.repaired(after, how, part, out),
+        }
+    }
+
+    async fn apply(&mut self, effect: Effect<Mailbox>) {
+        let (nats, log) = (self.hub.0.nats.clone(), self.log.clone());
+        match effect {
+            Effect::Send(mailbox, event) => mailbox.send(event),
+            Effect::Repair { after, to } => {
+                tracing::debug!(log = log.log_subject(), after, to, "entries are missing");
+                self.work.push(Box::pin(async move {
+                    let (how, part) = repair::fetch::<K>(&nats, log, after, to).await;
+                    Work::Repaired(after, how, part)
+                }));
+            }
+            Effect::Repaired(how) => observe::gap(how),
+            Effect::Lobby(mailbox, command) => self.hub.0.lobby.send(command, &mailbox).await,
+            Effect::Presence(room, command) => self.hub.0.presence.send(room, command).await,
+            Effect::Load { chan, last_seq } => {
+                let loading = K::load(nats, self.id.clone(), last_seq);
+                self.work.push(Box::pin(async move {
+                    let loaded = tokio::time::timeout(limits::LOG_ACK_TIMEOUT, loading).await;
+                    Work::Loaded(chan, loaded.unwrap_or_else(|_| Err(Reason::Unavailable.into())))
+                }));
+            }
+            Effect::Publish { chan, serial, entry, message_id } => {
+                observe::MESSAGES.increment(1);
+                self.work.push(Box::pin(async move {
+                    Work::Acked(chan, serial, publish(&nats, log.log_subject(), entry, message_id).await)
+                }));
+            }
+            Effect::Tell { to, chan, serial, body } => {
+                let outcome = if nats.is_up() {
+                    nats.publish(log.out_subject(), body).await;
+                    Outcome::Ok("{}".into())
+                } else {
+                    Outcome::Refused(Reason::Unavailable.into())
+                };
+                to.send(Arc::new(Event::Done { chan, serial, outcome }));
+            }
+            Effect::Judge { to, chan, serial, seq, void } => {
+                self.work.push(Box::pin(async move {
+                    let judging = tokio::time::timeout(limits::READ_TIMEOUT, judge(&nats, log, seq, void));
+                    let outcome = judging.await.unwrap_or_else(|_| Outcome::Refused(Reason::Unavailable.into()));
+                    Work::Answered(to, Event::Done { chan, serial, outcome })
+                }));
+            }
+            Effect::History { to, chan, serial, params } => {
+                let read = history_read(log, params);
+                self.work.push(Box::pin(async move {
+                    let reading = tokio::time::timeout(limits::LOG_ACK_TIMEOUT, read_log(&nats, &read));
+                    let outcome = match reading.await {
+                        Ok(reply) => Outcome::Ok(
+                            format!(r#"{{"messages":{},"complete":{}}}"#, reply.messages.get(), reply.complete).into(),
+                        ),
+                        Err(_) => Outcome::Refused(Reason::Unavailable.into()),
+                    };
+                    Work::Answered(to, Event::Done { chan, serial, outcome })
+                }));
+            }
+        }
+    }
+}
+
+async fn next(subscription: &mut Option<Subscriber>) -> Option<async_nats::Message> {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => None,
+    }
+}

@@ -1,0 +1,225 @@
+//! The life of a room, as a joiner's gateway sees to it: the room's record, and the log that decides.
+//!
+//! A room lives while its log has a `room:state` behind which no tombstone stands. A joiner reads record and log side by
+//! side, makes what is missing, each write expecting what was read, and reads again: the log's order decides who was
+//! first.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use switchboard_contract::limits;
+use switchboard_contract::log::{Entry, Read, ReadReply};
+use switchboard_contract::names::{self, LogName, ROOMS_STREAM, RoomId};
+use switchboard_contract::nats::{Nats, RequestError};
+use switchboard_contract::room::{Phase, RoomEvent, RoomRecord, RoomState, RoomView};
+use switchboard_contract::wire::{self, V1};
+use tokio::time::{sleep, timeout};
+
+use crate::log::{PAUSE, Write, history_read, read_log, read_on, write};
+use crate::payload::{HistoryParams, Refusal};
+use crate::repair;
+use crate::room::{Fact, Loaded, no_room};
+
+/// The record of a room: its revision, or that of its deletion; 0 if there never was one.
+struct Record {
+    revision: u64,
+    value: Option<RoomRecord>,
+}
+
+/// What is known of a room's log.
+struct Sight {
+    last_seq: u64,
+    /// Where the room's life began; 0: it has none. `None`: whoever was asked does not know.
+    since: Option<u64>,
+    /// What history says; `None`: it does not answer.
+    reply: Option<ReadReply>,
+}
+
+/// What a joiner has to do next.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// It can join.
+    Serve,
+    /// Begin the room's life in the log, and write its record.
+    Begin,
+    /// Open the record, and say so in the log, so that whoever wipes the room gives up.
+    Reopen,
+    /// Write the record of a life that somebody else has begun.
+    Record(u64),
+}
+
+fn next(record: Option<&RoomRecord>, since: Option<u64>) -> Next {
+    match (record.map(|record| record.phase), since) {
+        (_, Some(0)) | (None, None) => Next::Begin,
+        (None, Some(since)) => Next::Record(since),
+        (Some(Phase::Closing), _) => Next::Reopen,
+        (Some(Phase::Open), _) => Next::Serve,
+    }
+}
+
+/// Reads what a join needs; tried again until the caller's deadline.
+pub(crate) async fn load(nats: &Nats, room: &RoomId, last_seq: Option<u64>) -> Result<Loaded, Refusal> {
+    let log = LogName::Room(room.clone());
+    // History may name a last entry that the stream has dropped meanwhile.
+    let mut refused_at = None;
+    loop {
+        let (record, mut sight) = tokio::join!(read_record(nats, room), look(nats, &log));
+        if refused_at == Some(sight.last_seq) {
+            sight.last_seq = last_entry(nats, &log).await.0;
+        }
+        let done = match next(record.value.as_ref(), sight.since) {
+            Next::Serve => {
+                let record = record.value.unwrap_or_else(|| fresh_record(0));
+                return serve(nats, log, record, sight, last_seq).await;
+            }
+            Next::Begin => match first_entry(nats, &log, sight.last_seq).await {
+                Write::Stored(seq) => write_record(nats, room, record.revision, &fresh_record(seq)).await,
+                other @ (Write::Refused | Write::Unknown) => other,
+            },
+            Next::Record(since) => write_record(nats, room, record.revision, &fresh_record(since)).await,
+            Next::Reopen => {
+                let value = record.value.unwrap_or_else(|| fresh_record(0));
+                let open = RoomRecord { phase: Phase::Open, ..value };
+                match write_record(nats, room, record.revision, &open).await {
+                    Write::Stored(_) => first_entry(nats, &log, sight.last_seq).await,
+                    other @ (Write::Refused | Write::Unknown) => other,
+                }
+            }
+        };
+        match done {
+            Write::Stored(_) => {}
+            Write::Refused => refused_at = Some(sight.last_seq),
+            Write::Unknown => sleep(PAUSE).await,
+        }
+    }
+}
+
+fn fresh_record(since: u64) -> RoomRecord {
+    RoomRecord { v: V1, since, phase: Phase::Open, seq: since, state: RoomState::default() }
+}
+
+async fn serve(
+    nats: &Nats,
+    log: LogName,
+    record: RoomRecord,
+    sight: Sight,
+    asked: Option<u64>,
+) -> Result<Loaded, Refusal> {
+    let Sight { last_seq, reply, .. } = sight;
+    let Some(reply) = reply else {
+        // Nobody can say what was missed, unless that is nothing.
+        let replay = asked.is_none_or(|asked| asked == last_seq).then(Vec::new);
+        let view = RoomView { since: record.since, state: record.state, keywords: Vec::new() };
+        return Ok(Loaded { last_seq, dropped_to: 0, view, replay });
+    };
+    let mut replay = Vec::new();
+    if let Some(asked) = asked.filter(|asked| *asked < last_seq) {
+        let read = Read { states: true, ..history_read(log, HistoryParams::default()) };
+        read_on(nats, read, asked, |message| replay.push((message.seq, Fact::kept(message)))).await?;
+    }
+    let view = reply.room.unwrap_or_else(|| RoomView { since: record.since, ..no_room() });
+    Ok(Loaded { last_seq, dropped_to: reply.dropped_to, view, replay: Some(replay) })
+}
+
+/// The log, as history sees it once it has all of it; or else as the stream has it.
+async fn look(nats: &Nats, log: &LogName) -> Sight {
+    let params = HistoryParams { limit: Some(1), ..HistoryParams::default() };
+    let read = Read { states: true, ..history_read(log.clone(), params) };
+    match timeout(limits::REPAIR_HISTORY_TIMEOUT, read_log(nats, &read)).await {
+        Ok(reply) => {
+            let since = reply.room.as_ref().map(|room| room.since);
+            Sight { last_seq: reply.last_seq, since, reply: Some(reply) }
+        }
+        Err(_) => {
+            let (last_seq, over) = last_entry(nats, log).await;
+            Sight { last_seq, since: over.then_some(0), reply: None }
+        }
+    }
+}
+
+/// The sequence of the log's last entry, 0 if it has none; and whether it ends the room's life.
+async fn last_entry(nats: &Nats, log: &LogName) -> (u64, bool) {
+    let subject = log.log_subject();
+    match insist(|| nats.leader_get(ROOMS_STREAM, &subject, limits::READ_TIMEOUT)).await {
+        Some(stored) => {
+            let entry = stored.body.as_deref().and_then(repair::entry);
+            let over = entry.is_some_and(|entry| RoomEvent::parse(&entry.event) == Some(RoomEvent::Tombstone));
+            (stored.seq, over)
+        }
+        None => (0, false),
+    }
+}
+
+async fn read_record(nats: &Nats, room: &RoomId) -> Record {
+    let stream = names::bucket_stream(names::ROOMS_BUCKET);
+    let subject = names::room_record_subject(room);
+    match insist(|| nats.leader_get(&stream, &subject, limits::READ_TIMEOUT)).await {
+        Some(stored) => {
+            let value = stored.body.and_then(|body| wire::decode("room record", &body).ok());
+            Record { revision: stored.seq, value }
+        }
+        None => Record { revision: 0, value: None },
+    }
+}
+
+/// Asks until there is an answer: the caller has the deadline.
+async fn insist<T, F: Future<Output = Result<T, RequestError>>>(ask: impl Fn() -> F) -> T {
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => tracing::debug!(%error, "a room could not be read yet"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// An entry that changes nothing: it begins a life, or goes before whoever wants to end it.
+async fn first_entry(nats: &Nats, log: &LogName, expected: u64) -> Write {
+    let at = wire::timestamp(SystemTime::now());
+    let empty: &RawValue = match serde_json::from_str("{}") {
+        Ok(empty) => empty,
+        Err(error) => unreachable!("an empty object is JSON: {error}"),
+    };
+    let entry = Entry {
+        v: V1,
+        event: RoomEvent::State.as_str().into(),
+        payload: empty,
+        from: None,
+        rank: None,
+        id: names::random_token(12).into(),
+        at: at.into(),
+    };
+    write(nats, log.log_subject(), expected, None, wire::encode(&entry)).await
+}
+
+/// A record drops the one before it, so that a crash of NATS does not bring that back.
+async fn write_record(nats: &Nats, room: &RoomId, revision: u64, record: &RoomRecord) -> Write {
+    let rollup = Some(("Nats-Rollup", "sub"));
+    let body: Bytes = wire::encode(record);
+    write(nats, names::room_record_subject(room), revision, rollup, body).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_joiner_finds_decides_what_it_does() {
+        let record = |phase| RoomRecord { phase, ..fresh_record(5) };
+        let (open, closing) = (record(Phase::Open), record(Phase::Closing));
+        for (record, since, expected) in [
+            (None, Some(0), Next::Begin),
+            (None, None, Next::Begin),
+            (None, Some(5), Next::Record(5)),
+            (Some(&open), Some(5), Next::Serve),
+            (Some(&open), None, Next::Serve),
+            (Some(&open), Some(0), Next::Begin),
+            (Some(&closing), Some(5), Next::Reopen),
+            (Some(&closing), None, Next::Reopen),
+            (Some(&closing), Some(0), Next::Begin),
+        ] {
+            assert_eq!(next(record, since), expected, "{record:?} {since:?}");
+        }
+    }
+}
