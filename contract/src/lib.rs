@@ -3,8 +3,10 @@
 //!
 //! Nothing here decides anything for one service. `PROTOCOL.md` beside this crate says what clients see.
 
+pub mod ack;
 pub mod admin;
 pub mod alive;
+pub mod lease;
 pub mod limits;
 pub mod lobby;
 pub mod log;

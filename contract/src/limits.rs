@@ -196,6 +196,36 @@ pub const HISTORY_TRIM_INTERVAL: Duration = Duration::from_secs(10);
 pub const HISTORY_CHUNK_MAX: usize = 256;
 /// Such chunks that wait to be applied; above it the stream waits.
 pub const HISTORY_CHUNKS_MAX: usize = 8;
+/// Entries `room:state` kept per room, beside its messages.
+pub const LOG_STATES_MAX: usize = 100;
+/// How much of a message's text is looked at for keywords. Bytes.
+pub const KEYWORD_TEXT_BYTES_MAX: usize = 1024;
+/// Different words of one message that can become keywords.
+pub const KEYWORD_WORDS_MAX: usize = 32;
+/// The length of a keyword; a longer word is none. Bytes.
+pub const KEYWORD_BYTES_MAX: usize = 64;
+/// A word that nobody used for this long is no keyword any more, by default.
+pub const KEYWORD_WINDOW: Duration = Duration::from_secs(300);
+/// How often a room's keywords are looked at, and at most told.
+pub const KEYWORD_INTERVAL: Duration = Duration::from_secs(1);
+/// Rooms whose keywords are looked at in one go, so that reads do not wait for long.
+pub const KEYWORD_ROOMS_PER_TURN: usize = 64;
+/// A room in which nobody is lives on for this long, by default.
+pub const ROOM_LINGER: Duration = Duration::from_secs(60);
+/// How often at least it is looked whether somebody is in a room; else a quarter of the linger time.
+pub const ROOM_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// "Nobody" is answered at once; without an answer for this long, somebody is in the room.
+pub const ROOM_PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// From a room's record being `closing` until its log may end: a joiner that read the record before has subscribed.
+pub const ROOM_CLOSING: Duration = Duration::from_secs(2);
+/// A room's record is written so long after a change of its state; several share one write.
+pub const ROOM_SNAPSHOT_DELAY: Duration = Duration::from_millis(300);
+/// What failed for a room is tried again after this time.
+pub const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// A record whose room has no life is deleted after this time: a joiner may be about to begin one.
+pub const ROOM_ORPHAN_DELAY: Duration = Duration::from_secs(5);
+/// Requests for rooms (probes, records, entries) on their way at once; the others wait their turn.
+pub const ROOM_REQUESTS_MAX: usize = 256;
 /// The age at which the room stream drops a message.
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// The size of the room stream, by default. Bytes.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::lobby::{ChatEnd, Role};
 use crate::names::{LogName, SessionKey, UserId};
-use crate::room::RoomView;
+use crate::room::{Author, RANK_VISITOR, RoomView};
 use crate::wire::V1;
 
 /// An entry of a log: a message of a client, or a change of state.
@@ -34,6 +34,13 @@ pub struct Entry<'a> {
     /// When it was accepted.
     #[serde(borrow)]
     pub at: Cow<'a, str>,
+}
+
+impl Entry<'_> {
+    /// Who wrote it, as a room's rules see it: without a rank the lowest.
+    pub fn author(&self) -> Author<'_> {
+        self.from.as_ref().map(|from| (&from.user_id, self.rank.unwrap_or(RANK_VISITOR)))
+    }
 }
 
 /// Who said something, as members see it.

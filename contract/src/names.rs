@@ -461,6 +461,12 @@ pub fn room_message_id(room: &RoomId, since: u64, session: &SessionKey, id: &str
     format!("room.{}.{since}.{}.{}", escape(room.as_str()), escape(session.as_str()), escape(id))
 }
 
+/// The id under which a stream stores once that what had a time until `at` (unix milliseconds) has ended in a room. No
+/// client's id is equal to it: a session's token is never a bare word.
+pub fn room_expiry_id(room: &RoomId, since: u64, at: u64) -> String {
+    format!("room.{}.{since}.expired.{at}", escape(room.as_str()))
+}
+
 /// The request that reads a log: [`crate::log::Read`] → [`crate::log::ReadReply`].
 pub const HISTORY_READ: &str = "sb.history.read";
 /// Which logs have grown beyond what somebody has seen: [`crate::log::Seen`] → [`crate::log::Behind`].
@@ -559,6 +565,7 @@ mod tests {
     #[test]
     fn the_lease_is_a_key_of_its_bucket() {
         assert_eq!(bucket_subjects(LEASES_BUCKET).replace('>', "matcher"), MATCHER_LEASE);
+        assert_eq!(bucket_subjects(LEASES_BUCKET).replace('>', "history"), HISTORY_LEASE);
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue, Message, Request};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::ack::{Outcome, read_ack};
 use crate::limits::START_TIMEOUT;
 use crate::names::{self, Incarnation};
 use crate::process::CommonArgs;
@@ -142,6 +143,25 @@ impl Nats {
                 Err(RequestError::NoResponders)
             }
             Ok(Err(_)) | Err(_) => Err(RequestError::Timeout),
+        }
+    }
+
+    /// Writes to a stream, if the last message of that subject has the sequence `expected` (0: there is none).
+    pub async fn write(
+        &self,
+        subject: String,
+        expected: u64,
+        mut headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Outcome {
+        headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(expected));
+        match self.request_with(subject, Some(headers), body, timeout).await {
+            Ok(answer) => read_ack(&answer.payload),
+            Err(error) => {
+                tracing::debug!(%error, "a write has no answer");
+                Outcome::Unknown
+            }
         }
     }
 

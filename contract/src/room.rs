@@ -71,6 +71,9 @@ pub struct Change<'a> {
     pub expired: Option<u64>,
 }
 
+/// What a grant takes in memory beyond the user's id, estimated. Bytes.
+const GRANT_BYTES: usize = 96;
+
 /// A user's rank in a room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -188,6 +191,14 @@ impl RoomState {
         fields.into_iter().chain(self.grants.values().map(Timed::until)).flatten().min()
     }
 
+    /// What it takes in memory beyond itself, estimated. Bytes.
+    pub fn heap_bytes(&self) -> usize {
+        let title = |title: &Option<Box<str>>| title.as_ref().map_or(0, |title| title.len());
+        let base = self.title.back.as_ref().map_or(0, |(_, base)| title(base));
+        let grants: usize = self.grants.keys().map(|user| GRANT_BYTES + user.as_str().len()).sum();
+        title(&self.title.value) + base + grants
+    }
+
     /// The state as clients see it in `room:state`, with what was `granted` by the entry that led to it.
     pub fn shown(&self, granted: Option<&Grant>) -> String {
         let mut shown = serde_json::json!({
@@ -234,6 +245,19 @@ pub struct Keyword {
     pub keyword: Box<str>,
     /// When it goes, unless it is used again: RFC 3339.
     pub expires_at: Box<str>,
+}
+
+/// What reaches the gateways of a room's members without being logged: published to its `sb.out` subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Live {
+    /// The keywords have changed.
+    Keywords {
+        /// Always 1.
+        v: V1,
+        /// All of them; at most [`crate::limits::KEYWORDS_MAX`].
+        keywords: Vec<Keyword>,
+    },
 }
 
 /// What history knows of a room beside its messages: part of [`crate::log::ReadReply`].
@@ -329,6 +353,14 @@ mod tests {
         }
         assert!(!state.apply(None, &grant("one-more", 1, None)));
         assert!(state.apply(None, &grant("0", 2, None)));
+    }
+
+    #[test]
+    fn live_messages_have_a_kind_and_a_version() {
+        let live = Live::Keywords { v: V1, keywords: vec![Keyword { keyword: "tea".into(), expires_at: "t".into() }] };
+        let json = r#"{"kind":"keywords","v":1,"keywords":[{"keyword":"tea","expires_at":"t"}]}"#;
+        assert_eq!(serde_json::to_string(&live).expect("JSON"), json);
+        assert_eq!(serde_json::from_str::<Live>(json).expect("it comes back"), live);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum Asset {
     Gateways,
     /// KV `leases`: who leads.
     Leases,
+    /// KV `rooms`: each room's life, and a snapshot of its state.
+    RoomRecords,
 }
 
 impl Asset {
@@ -30,6 +32,7 @@ impl Asset {
             Asset::Lobby => names::bucket_stream(names::LOBBY_BUCKET),
             Asset::Gateways => names::bucket_stream(names::GATEWAYS_BUCKET),
             Asset::Leases => names::bucket_stream(names::LEASES_BUCKET),
+            Asset::RoomRecords => names::bucket_stream(names::ROOMS_BUCKET),
         }
     }
 
@@ -64,6 +67,11 @@ impl Asset {
             }
             // A lease has its time to live in its own header.
             Asset::Leases => bucket(names::LEASES_BUCKET, replicas),
+            // Each write is a rollup, as in KV `lobby`: what a limit drops, a crash of NATS would bring back.
+            Asset::RoomRecords => Config {
+                max_messages_per_subject: limits::RECORD_VERSIONS_MAX,
+                ..bucket(names::ROOMS_BUCKET, replicas)
+            },
         }
     }
 }
@@ -125,7 +133,7 @@ pub async fn wait_for(nats: &Nats, asset: Asset) -> anyhow::Result<()> {
             Ok(_) => return Ok(()),
             Err(error) if tokio::time::Instant::now() > deadline => {
                 let hint = match asset {
-                    Asset::Rooms => "history",
+                    Asset::Rooms | Asset::RoomRecords => "history",
                     Asset::Lobby | Asset::Gateways | Asset::Leases => "matcher",
                 };
                 bail!("{} is not there ({error}): is a {hint} running?", asset.stream());

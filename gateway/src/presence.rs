@@ -57,6 +57,8 @@ pub struct Presence<M> {
     beats: BTreeMap<Incarnation, u64>,
     said_goodbye: VecDeque<Incarnation>,
     look: Instant,
+    /// When everything is asked for again.
+    resync: Option<Instant>,
     /// What is about to be told to gateways.
     asks: BTreeMap<Incarnation, Vec<(RoomId, u64)>>,
     answers: BTreeMap<Incarnation, Vec<Part>>,
@@ -79,6 +81,7 @@ impl<M: Clone> Presence<M> {
             beats: BTreeMap::new(),
             said_goodbye: VecDeque::new(),
             look: now + PRESENCE_LOOK,
+            resync: None,
             asks: BTreeMap::new(),
             answers: BTreeMap::new(),
         }
@@ -86,7 +89,8 @@ impl<M: Clone> Presence<M> {
 
     /// When [`Presence::tick`] wants to be called.
     pub fn wake(&self) -> Instant {
-        self.timers.first().map_or(self.look, |(at, _)| self.look.min(*at))
+        let room = self.timers.first().map(|(at, _)| *at);
+        room.into_iter().chain(self.resync).fold(self.look, Instant::min)
     }
 
     /// How many rooms have members here.
@@ -190,9 +194,14 @@ impl<M: Clone> Presence<M> {
         true
     }
 
-    /// What came from others may have been lost: NATS was away, or a subscription overflowed.
-    pub fn resync(&mut self, now: Instant, out: &mut Vec<Effect<M>>) {
+    /// What came from others may have been lost: NATS was away, or a subscription overflowed. All is asked for in a
+    /// moment, once: an overflow goes on for a while, and says so with each message.
+    pub fn resync(&mut self, now: Instant) {
         self.alive.forgive(now - self.start);
+        self.resync.get_or_insert(now + PRESENCE_GRACE);
+    }
+
+    fn ask_all(&mut self, now: Instant, out: &mut Vec<Effect<M>>) {
         let others: Vec<Incarnation> = self.alive.gateways().filter(|other| **other != self.own).cloned().collect();
         self.each_room(now, out, |room| others.iter().for_each(|gateway| room.want(gateway, 0, now)));
     }
@@ -250,6 +259,10 @@ impl<M: Clone> Presence<M> {
 
     /// Something is due, perhaps.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Effect<M>>) {
+        if self.resync.is_some_and(|at| at <= now) {
+            self.resync = None;
+            self.ask_all(now, out);
+        }
         if self.look <= now {
             self.look = now + PRESENCE_LOOK;
             self.bury_silent(now, out);

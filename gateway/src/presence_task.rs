@@ -104,10 +104,10 @@ impl Task {
                 }
                 Ok(()) = link.changed() => {
                     if link.borrow_and_update().checked_rem(2) == Some(1) {
-                        self.presence.resync(Instant::now(), &mut self.out);
+                        self.presence.resync(Instant::now());
                     }
                 }
-                Ok(()) = overflows.changed() => self.presence.resync(Instant::now(), &mut self.out),
+                Ok(()) = overflows.changed() => self.presence.resync(Instant::now()),
                 () = timer => {}
             }
             self.presence.tick(Instant::now(), &mut self.out);

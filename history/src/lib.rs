@@ -1,28 +1,41 @@
 //! History: follows the room stream, keeps the last messages of each log in memory, and answers reads of them.
 //!
-//! [`log`] decides what is kept and what a read answers, [`waiters`] who waits for what; both are pure. One task owns
-//! them (`serve`); a second one (`follow`) feeds it the stream.
+//! [`log`] decides what is kept and what a read answers, [`room`] what a room's log means, [`waiters`] who waits for
+//! what; they are pure. One task owns them (`serve`); a second one (`follow`) feeds it the stream. The replica that
+//! holds the lease (`lead`) looks after the lives of rooms ([`keeper`]) and tells their [`keywords`] ([`herald`]).
 
+mod chat;
+mod errands;
+mod follow;
+pub mod herald;
+pub mod keeper;
+pub mod keywords;
+mod lead;
 pub mod log;
+mod metrics;
+mod records;
+pub mod room;
+mod serve;
+mod tail;
 pub mod waiters;
 
-mod follow;
-mod metrics;
-mod serve;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::service::ServiceExt as _;
 use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
 use switchboard_contract::limits;
-use switchboard_contract::names::{HISTORY_BEHIND, HISTORY_READ, Incarnation};
+use switchboard_contract::names::{HISTORY_BEHIND, HISTORY_READ, Incarnation, RoomId};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::process::CommonArgs;
+use switchboard_contract::room::RoomRecord;
 use switchboard_contract::streams::{self, Asset};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::follow;
+use crate::lead::Lead;
 use crate::serve::Server;
 
 /// The service's name, and its queue group: each request goes to one replica.
@@ -38,6 +51,16 @@ pub struct Args {
     /// The memory of all logs together. Beyond it the oldest messages of all are dropped first. Bytes.
     #[arg(long, env = "SWITCHBOARD_MEMORY_BYTES", default_value_t = limits::HISTORY_BYTES_MAX)]
     pub memory_bytes: usize,
+    /// How long a room in which nobody is lives on before it is wiped, in milliseconds.
+    #[arg(long, env = "SWITCHBOARD_ROOM_LINGER_MS", value_name = "MS", default_value_t = ms(limits::ROOM_LINGER))]
+    pub room_linger_ms: u64,
+    /// How long a word counts for a room's keywords after it was used, in milliseconds.
+    #[arg(long, env = "SWITCHBOARD_KEYWORD_WINDOW_MS", value_name = "MS", default_value_t = ms(limits::KEYWORD_WINDOW))]
+    pub keyword_window_ms: u64,
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Runs the service until `stop`.
@@ -55,14 +78,13 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     };
     let nats = nats?;
     let replicas = args.common.nats_replicas;
-    let Some(made) = stop.run_until_cancelled(streams::ensure(&nats, Asset::Rooms, replicas)).await else {
-        return Ok(());
-    };
-    made?;
+    let Some(records) = stop.run_until_cancelled(prepare(&nats, replicas)).await else { return Ok(()) };
+    let records = records?;
 
     let (feed, fed) = mpsc::channel(limits::HISTORY_CHUNKS_MAX);
     tokio::spawn(follow(nats.clone(), replicas, feed));
-    let mut server = Server::new(nats.clone(), args.memory_bytes, fed);
+    let window = Duration::from_millis(args.keyword_window_ms);
+    let mut server = Server::new(nats.clone(), args.memory_bytes, window, records, fed);
     readiness.set(Err("catching up"));
     let Some(caught_up) = stop.run_until_cancelled(server.catch_up()).await else { return Ok(()) };
     caught_up?;
@@ -84,5 +106,15 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let behinds = serve("behind", HISTORY_BEHIND).await?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(%incarnation, "caught up");
-    server.serve(reads, behinds, &readiness, &stop).await
+    let lead = Lead::new(&nats, &incarnation, Duration::from_millis(args.room_linger_ms), window);
+    server.serve(reads, behinds, lead, &readiness, &stop).await
+}
+
+/// Everything that must be there before the stream can be followed, and the records of rooms.
+async fn prepare(nats: &Nats, replicas: u8) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
+    for asset in [Asset::Rooms, Asset::RoomRecords, Asset::Leases] {
+        streams::ensure(nats, asset, replicas).await?;
+    }
+    // What the stream drops from now on is in a record that is read now, or still in the stream when it is followed.
+    records::load(nats).await
 }

@@ -1,9 +1,18 @@
 use proptest::prelude::*;
-use switchboard_contract::lobby::Role;
-use switchboard_contract::log::Sender;
+use serde_json::value::RawValue;
+use switchboard_contract::limits::{HISTORY_REPLY_BYTES_MAX, LOG_MESSAGES_MAX};
+use switchboard_contract::lobby::{ChatEnd, Role};
+use switchboard_contract::log::{Message, Sender};
 use switchboard_contract::names::{ChatId, UserId};
 
 use super::*;
+use crate::tail::Kept;
+
+impl Logs {
+    fn read_now(&mut self, read: &Read) -> ReadReply {
+        self.read(read, 0)
+    }
+}
 
 fn chat(id: usize) -> LogName {
     LogName::Chat(ChatId::new(&format!("c{id}")).expect("an id"))
@@ -70,7 +79,7 @@ fn a_message_is_read_as_it_was_written() {
     let mut logs = Logs::new(usize::MAX);
     let said = RawValue::from_string(r#"{"message": "hi",  "n":[1 ]}"#.to_owned()).expect("JSON");
     logs.apply(chat(1), 7, &entry("teacher:send", &said));
-    let reply = logs.read(&all(1));
+    let reply = logs.read_now(&all(1));
     assert_eq!(
         reply.messages.get(),
         r#"[{"seq":7,"id":"k","at":"2023-11-14T22:13:20.050Z","event":"teacher:send","payload":{"message": "hi",  "n":[1 ]},"from":{"role":"teacher","user_id":5}}]"#
@@ -79,7 +88,7 @@ fn a_message_is_read_as_it_was_written() {
 
 #[test]
 fn an_unknown_log_is_empty_and_complete() {
-    let reply = Logs::new(usize::MAX).read(&all(1));
+    let reply = Logs::new(usize::MAX).read_now(&all(1));
     assert_eq!((reply.last_seq, reply.dropped_to, reply.said, reply.complete), (0, 0, 0, true));
     assert_eq!(seqs(&reply), Vec::<u64>::new());
 }
@@ -88,7 +97,7 @@ fn an_unknown_log_is_empty_and_complete() {
 fn the_last_hundred_are_kept_and_what_was_dropped_is_told() {
     let mut logs = Logs::new(usize::MAX);
     (1..=130).for_each(|seq| assert_eq!(say(&mut logs, 1, seq * 10), Applied::Message));
-    let reply = logs.read(&all(1));
+    let reply = logs.read_now(&all(1));
     assert_eq!(seqs(&reply), (31..=130).map(|n| n * 10).collect::<Vec<_>>());
     assert_eq!((reply.last_seq, reply.dropped_to, reply.said, reply.complete), (1300, 300, 1300, true));
 }
@@ -101,7 +110,7 @@ fn what_stands_behind_the_end_is_void_but_counts_as_last() {
     assert_eq!(note(&mut logs, 1, 3, ChatEvent::Terminated), Applied::State);
     assert_eq!(say(&mut logs, 1, 4), Applied::Void);
     assert_eq!(note(&mut logs, 1, 5, ChatEvent::Requeued), Applied::Void);
-    let reply = logs.read(&all(1));
+    let reply = logs.read_now(&all(1));
     assert_eq!(seqs(&reply), [2]);
     assert_eq!((reply.last_seq, reply.said, reply.ready), (5, 2, Some(1)));
     assert_eq!(reply.end, Some((3, ChatEnd::Terminated)));
@@ -111,7 +120,7 @@ fn what_stands_behind_the_end_is_void_but_counts_as_last() {
 fn the_first_ready_is_the_one() {
     let mut logs = Logs::new(usize::MAX);
     [1, 2].into_iter().for_each(|seq| assert_eq!(note(&mut logs, 1, seq, ChatEvent::Ready), Applied::State));
-    assert_eq!(logs.read(&all(1)).ready, Some(1));
+    assert_eq!(logs.read_now(&all(1)).ready, Some(1));
 }
 
 #[test]
@@ -120,9 +129,9 @@ fn a_tombstone_leaves_nothing() {
     (1..=3).for_each(|seq| assert_eq!(say(&mut logs, 1, seq), Applied::Message));
     note(&mut logs, 1, 4, ChatEvent::Tombstone);
     assert_eq!((logs.count(), logs.bytes(), logs.applied()), (0, 0, 4));
-    assert_eq!(logs.read(&all(1)).last_seq, 0);
+    assert_eq!(logs.read_now(&all(1)).last_seq, 0);
     say(&mut logs, 1, 5);
-    assert_eq!(seqs(&logs.read(&all(1))), [5]);
+    assert_eq!(seqs(&logs.read_now(&all(1))), [5]);
 }
 
 #[test]
@@ -133,7 +142,7 @@ fn an_entry_that_comes_again_does_nothing() {
         assert_eq!(say(&mut logs, 1, seq), Applied::Known);
         logs.pass(Some(chat(1)), seq);
     }
-    assert_eq!((seqs(&logs.read(&all(1))), logs.applied()), (vec![5], 5));
+    assert_eq!((seqs(&logs.read_now(&all(1))), logs.applied()), (vec![5], 5));
 }
 
 #[test]
@@ -142,7 +151,7 @@ fn an_entry_passed_over_has_its_place() {
     say(&mut logs, 1, 1);
     logs.pass(Some(chat(1)), 2);
     logs.pass(None, 3);
-    let reply = logs.read(&all(1));
+    let reply = logs.read_now(&all(1));
     assert_eq!((seqs(&reply), reply.last_seq, reply.said, logs.applied()), (vec![1], 2, 1, 3));
 }
 
@@ -150,8 +159,8 @@ fn an_entry_passed_over_has_its_place() {
 fn pages_go_both_ways() {
     let mut logs = Logs::new(usize::MAX);
     (1..=10).for_each(|seq| assert_eq!(say(&mut logs, 1, seq), Applied::Message));
-    let page = |after, before, limit, oldest_first| {
-        let reply = logs.read(&Read { after, before, limit, oldest_first, ..all(1) });
+    let mut page = |after, before, limit, oldest_first| {
+        let reply = logs.read_now(&Read { after, before, limit, oldest_first, ..all(1) });
         (seqs(&reply), reply.complete)
     };
     assert_eq!(page(None, None, Some(3), false), (vec![8, 9, 10], false));
@@ -173,20 +182,20 @@ fn a_reply_is_as_full_as_its_bytes_allow() {
     let mut logs = Logs::new(usize::MAX);
     let big = payload(32 * 1024);
     (1..=20).for_each(|seq| assert_eq!(logs.apply(chat(1), seq, &entry("teacher:send", &big)), Applied::Message));
-    let newest = logs.read(&all(1));
+    let newest = logs.read_now(&all(1));
     assert_eq!((seqs(&newest), newest.complete), ((14..=20).collect(), false));
-    let oldest = logs.read(&Read { after: Some(2), oldest_first: true, ..all(1) });
+    let oldest = logs.read_now(&Read { after: Some(2), oldest_first: true, ..all(1) });
     assert_eq!((seqs(&oldest), oldest.complete), ((3..=9).collect(), false));
 }
 
 #[test]
 fn a_message_that_fills_a_reply_is_kept_and_a_larger_one_is_a_gap() {
-    let overhead = logs_of_one(0).read(&all(1)).messages.get().len();
+    let overhead = logs_of_one(0).read_now(&all(1)).messages.get().len();
     let mut logs = logs_of_one(HISTORY_REPLY_BYTES_MAX - overhead);
-    assert_eq!(logs.read(&all(1)).messages.get().len(), HISTORY_REPLY_BYTES_MAX);
+    assert_eq!(logs.read_now(&all(1)).messages.get().len(), HISTORY_REPLY_BYTES_MAX);
     let larger = payload(HISTORY_REPLY_BYTES_MAX - overhead + 1);
     assert_eq!(logs.apply(chat(1), 2, &entry("teacher:send", &larger)), Applied::TooLarge);
-    let reply = logs.read(&all(1));
+    let reply = logs.read_now(&all(1));
     assert_eq!((seqs(&reply), reply.last_seq, reply.dropped_to), (vec![], 2, 2));
 }
 
@@ -205,7 +214,7 @@ fn what_the_stream_dropped_goes_and_idle_logs_with_it() {
     say(&mut logs, 1, 4);
     logs.drop_before(4);
     assert_eq!(logs.count(), 1);
-    let reply = logs.read(&all(1));
+    let reply = logs.read_now(&all(1));
     assert_eq!((seqs(&reply), reply.dropped_to, reply.ready), (vec![4], 3, Some(1)));
     logs.drop_before(100);
     assert_eq!((logs.count(), logs.bytes(), logs.applied()), (0, 0, 99));
@@ -220,11 +229,11 @@ fn beyond_the_memory_the_oldest_of_all_go_first() {
     let mut logs = Logs::new(4096);
     (1..=100).for_each(|seq| assert_eq!(say(&mut logs, (seq % 2) as usize, seq), Applied::Message));
     assert!(logs.bytes() <= 4096 && logs.bytes() > 3500, "{}", logs.bytes());
-    let mut kept: Vec<u64> = [0, 1].iter().flat_map(|id| seqs(&logs.read(&all(*id)))).collect();
+    let mut kept: Vec<u64> = [0, 1].iter().flat_map(|id| seqs(&logs.read_now(&all(*id)))).collect();
     kept.sort_unstable();
     assert_eq!(kept, (101 - kept.len() as u64..=100).collect::<Vec<_>>());
     assert_eq!(logs.evicted(), 100 - kept.len() as u64);
-    assert_eq!(logs.read(&all(0)).dropped_to.max(logs.read(&all(1)).dropped_to), 100 - kept.len() as u64);
+    assert_eq!(logs.read_now(&all(0)).dropped_to.max(logs.read_now(&all(1)).dropped_to), 100 - kept.len() as u64);
 }
 
 #[test]
@@ -327,7 +336,7 @@ proptest! {
             }
         }
         for (id, naive) in naive.iter().enumerate() {
-            let reply = logs.read(&Read { after, before, limit, oldest_first, ..all(id) });
+            let reply = logs.read_now(&Read { after, before, limit, oldest_first, ..all(id) });
             let kept = naive.kept();
             let dropped_to = naive.messages().into_iter().rfind(|seq| !kept.contains(seq)).unwrap_or(0);
             prop_assert_eq!(reply.last_seq, naive.entries.last().map_or(0, |(seq, _)| *seq));
@@ -375,12 +384,17 @@ proptest! {
             }
             prop_assert!(logs.bytes <= bytes_max);
             let of_log = |(name, log): (&Arc<LogName>, &Log)| {
-                let messages: usize = log.kept.iter().map(Kept::cost).sum();
-                assert_eq!(messages, log.bytes);
-                log_cost(name) + messages
+                let messages: usize = log.tail.iter().map(Kept::cost).sum();
+                assert_eq!(messages, log.tail.bytes());
+                let room = match &log.facts {
+                    Facts::Chat(_) => 0,
+                    Facts::Room(room) => room.cost(),
+                };
+                assert_eq!(messages + room, log.bytes);
+                log_cost(name) + log.bytes
             };
             prop_assert_eq!(logs.bytes, logs.logs.iter().map(of_log).sum::<usize>());
-            prop_assert_eq!(logs.messages, logs.logs.values().map(|log| log.kept.len()).sum::<usize>());
+            prop_assert_eq!(logs.kept, logs.logs.values().map(|log| log.tail.len()).sum::<usize>());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
+use crate::keeper::{Act, Came};
 use crate::log::Logs;
 
 const APPLIED: &str = "switchboard_history_messages_applied_total";
@@ -11,6 +12,9 @@ const FRESH_WAITS: &str = "switchboard_history_fresh_waits_total";
 const UNANSWERED: &str = "switchboard_history_reads_unanswered_total";
 const EVICTED: &str = "switchboard_history_messages_evicted_total";
 const BYTES: &str = "switchboard_history_bytes_kept";
+const LEADING: &str = "switchboard_history_leading";
+const FENCED: &str = "switchboard_history_fenced_total";
+const ACTS: &str = "switchboard_history_room_acts_total";
 const LOGS: &str = "switchboard_history_logs_kept";
 
 /// Why a read got no answer.
@@ -33,6 +37,10 @@ pub(crate) fn describe() {
     describe_counter!(UNANSWERED, "Reads left without an answer, by reason.");
     describe_counter!(EVICTED, "Messages dropped early, for want of memory.");
     describe_gauge!(BYTES, Unit::Bytes, "Memory of all logs, estimated.");
+    describe_gauge!(LEADING, "1 while this replica looks after the lives of rooms, 0 while it stands by.");
+    describe_counter!(FENCED, "Late writes of the lease refused because another replica has it.");
+    describe_counter!(ACTS, "What was done for rooms (probes, snapshots, wipes and so on), by what came of it.");
+    gauge!(LEADING).set(0.0);
     describe_gauge!(LOGS, "Logs kept.");
 }
 
@@ -43,6 +51,35 @@ pub(crate) fn observe_logs(logs: &Logs, messages: u64, malformed: u64, evicted: 
     counter!(EVICTED).increment(evicted);
     gauge!(BYTES).set(logs.bytes() as f64);
     gauge!(LOGS).set(logs.count() as f64);
+}
+
+/// Whether this replica leads from now on.
+pub(crate) fn observe_leading(leads: bool) {
+    gauge!(LEADING).set(f64::from(u8::from(leads)));
+}
+
+/// A late write of the lease was refused.
+pub(crate) fn observe_fenced() {
+    counter!(FENCED).increment(1);
+}
+
+/// Something was done for a room.
+pub(crate) fn observe_act(act: Act, came: Came) {
+    let act = match act {
+        Act::Snapshot => "snapshot",
+        Act::Expire { .. } => "expire",
+        Act::Probe => "probe",
+        Act::Close => "close",
+        Act::Wipe { .. } => "wipe",
+        Act::Delete => "delete",
+    };
+    let came = match came {
+        Came::Done => "done",
+        Came::Somebody => "somebody",
+        Came::Refused => "refused",
+        Came::Failed => "failed",
+    };
+    counter!(ACTS, "act" => act, "came" => came).increment(1);
 }
 
 /// A read was answered.

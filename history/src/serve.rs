@@ -13,13 +13,15 @@ use futures_util::stream::FuturesUnordered;
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::limits;
 use switchboard_contract::log::{Behind, Entry, Read, Seen};
-use switchboard_contract::names::{LogName, ROOMS_STREAM};
+use switchboard_contract::names::{LogName, ROOMS_STREAM, RoomId};
 use switchboard_contract::nats::{Nats, RequestError};
+use switchboard_contract::room::RoomRecord;
 use switchboard_contract::wire::{self, V1};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::Fed;
+use crate::lead::{Lead, unix_ms};
 use crate::log::{Applied, Logs};
 use crate::metrics::{self, Unanswered};
 use crate::waiters::Waiters;
@@ -35,6 +37,8 @@ struct Asked {
     read: Read,
     request: Request,
     deadline: Instant,
+    /// The last sequence of its log that the stream's leader named.
+    last_seq: Option<u64>,
 }
 
 /// A fresh read with the answer to what it has to wait for: the last sequence of its log, 0 if it has none.
@@ -46,6 +50,9 @@ pub(crate) struct Server {
     logs: Logs,
     fed: mpsc::Receiver<Fed>,
     memory_bytes: usize,
+    window: Duration,
+    /// The records of rooms, until the stream's first sequence is known.
+    records: Vec<(RoomId, RoomRecord)>,
     evicted_before: u64,
     caught_up: bool,
     /// Fresh reads that ask the stream's leader. With `waiters` at most [`limits::HISTORY_WAITERS_MAX`].
@@ -54,12 +61,21 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(nats: Nats, memory_bytes: usize, fed: mpsc::Receiver<Fed>) -> Self {
+    /// The `records` were read before the stream is followed.
+    pub(crate) fn new(
+        nats: Nats,
+        memory_bytes: usize,
+        window: Duration,
+        records: Vec<(RoomId, RoomRecord)>,
+        fed: mpsc::Receiver<Fed>,
+    ) -> Self {
         Server {
             nats,
-            logs: Logs::new(memory_bytes),
+            logs: Logs::new(memory_bytes).with_window(window),
             fed,
             memory_bytes,
+            window,
+            records,
             evicted_before: 0,
             caught_up: false,
             asking: FuturesUnordered::new(),
@@ -72,6 +88,7 @@ impl Server {
         while !self.caught_up {
             let fed = self.fed.recv().await.context(FEED_ENDED)?;
             self.take(fed);
+            self.logs.take_touched();
         }
         Ok(())
     }
@@ -81,6 +98,7 @@ impl Server {
         &mut self,
         mut reads: Endpoint,
         mut behinds: Endpoint,
+        mut lead: Lead,
         readiness: &Readiness,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -94,7 +112,12 @@ impl Server {
                 () = stop.cancelled() => break,
                 Ok(()) = link.changed() => {}
                 fed = self.fed.recv() => {
-                    self.take(fed.context(FEED_ENDED)?);
+                    let fed = fed.context(FEED_ENDED)?;
+                    if matches!(fed, Fed::Anew) {
+                        lead.anew().await;
+                    }
+                    self.take(fed);
+                    lead.note(&mut self.logs);
                     self.answer_reached().await;
                 }
                 Some((asked, learned)) = self.asking.next() => self.learned(asked, learned).await,
@@ -103,8 +126,11 @@ impl Server {
                 }
                 request = reads.next() => self.asked(request.context("the endpoint ended")?).await,
                 request = behinds.next() => self.behind(request.context("the endpoint ended")?).await,
+                // Who waits for an answer comes first.
+                turn = lead.next() => lead.take(turn, &mut self.logs),
             }
         }
+        lead.release().await;
         readiness.set(Err("stopping"));
         for endpoint in [&mut reads, &mut behinds] {
             let stopped = tokio::time::timeout(limits::REQUEST_TIMEOUT, endpoint.stop()).await;
@@ -128,10 +154,15 @@ impl Server {
                     }
                 }
             }
-            Fed::First(seq) => self.logs.drop_before(seq),
+            Fed::First(seq) => {
+                for (room, record) in self.records.drain(..) {
+                    self.logs.seed(room, record, seq);
+                }
+                self.logs.drop_before(seq);
+            }
             Fed::CaughtUp => self.caught_up = true,
             Fed::Anew => {
-                self.logs = Logs::new(self.memory_bytes);
+                self.logs = Logs::new(self.memory_bytes).with_window(self.window);
                 self.evicted_before = 0;
             }
         }
@@ -145,7 +176,7 @@ impl Server {
             Ok(read) => read,
             Err(error) => return malformed(&request, &error).await,
         };
-        let asked = Asked { read, request, deadline: Instant::now() + limits::READ_TIMEOUT };
+        let asked = Asked { read, request, deadline: Instant::now() + limits::READ_TIMEOUT, last_seq: None };
         if !asked.read.fresh {
             self.answer(asked).await;
         } else if self.asking.len() + self.waiters.len() < limits::HISTORY_WAITERS_MAX {
@@ -160,7 +191,8 @@ impl Server {
         }
     }
 
-    async fn learned(&mut self, asked: Asked, learned: Result<u64, RequestError>) {
+    async fn learned(&mut self, mut asked: Asked, learned: Result<u64, RequestError>) {
+        asked.last_seq = learned.ok();
         match learned {
             Ok(seq) if seq <= self.logs.applied() => self.answer(asked).await,
             Ok(seq) => {
@@ -188,7 +220,13 @@ impl Server {
         if !self.nats.is_up() {
             return metrics::observe_unanswered(Unanswered::Late, 1);
         }
-        if respond(&asked.request, wire::encode(&self.logs.read(&asked.read))).await {
+        let mut reply = self.logs.read(&asked.read, unix_ms());
+        if let (LogName::Room(_), None, Some(last_seq)) = (&asked.read.log, &reply.room, asked.last_seq) {
+            // A tombstone, of which nothing is kept: who begins a new life has to expect it. Or the room was forgotten
+            // for want of memory. Either way what it had is gone.
+            (reply.last_seq, reply.dropped_to) = (last_seq, last_seq);
+        }
+        if respond(&asked.request, wire::encode(&reply)).await {
             metrics::observe_read();
         }
     }

@@ -2,11 +2,10 @@
 //! `lobby` before anybody is told.
 //!
 //! [`core`] decides and knows no I/O; [`store`] writes what it decides; the service between them asks and tells. Any
-//! number of matchers run; the one that has the [`lease`] leads, the others stand by.
+//! number of matchers run; the one that has the [lease](switchboard_contract::lease) leads, the others stand by.
 
 pub mod alive;
 pub mod core;
-pub mod lease;
 mod observe;
 mod outbox;
 mod service;

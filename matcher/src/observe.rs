@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use switchboard_contract::ack::Outcome;
 use switchboard_contract::lobby::Status;
 use switchboard_contract::names::MatcherVerb;
 
 use crate::core::Counters;
-use crate::store::Outcome;
 
 /// Says what each metric means, and shows those that are looked for before anything has happened.
 pub(crate) fn describe() {

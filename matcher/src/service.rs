@@ -13,8 +13,10 @@ use async_nats::service::{Request, Service, ServiceExt as _};
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt as _};
+use switchboard_contract::ack::Outcome;
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::alive::Alive;
+use switchboard_contract::lease::Lease;
 use switchboard_contract::limits::{BATCH_INTERVAL, HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
 use switchboard_contract::lobby::{Done, Heartbeat, Leader, Push, Status};
 use switchboard_contract::names::{self, Incarnation, MatcherVerb};
@@ -28,10 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alive::Strangers;
 use crate::core::{Config, Core, Counters, Effect, Input, Now, Token};
-use crate::lease::Lease;
 use crate::observe;
 use crate::outbox::{Out, Outbox};
-use crate::store::{self, Epoch, Outcome};
+use crate::store::{self, Epoch};
 use crate::tell::{self, Answer, Asked};
 
 /// Requests that are taken in one go before the next batch begins, so that they share it.

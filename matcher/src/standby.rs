@@ -5,6 +5,7 @@ use async_nats::Message;
 use futures_util::future::FutureExt as _;
 use futures_util::stream::StreamExt as _;
 use switchboard_contract::admin::Readiness;
+use switchboard_contract::lease::{Attempt, Lease, LeaseKey};
 use switchboard_contract::limits::LEASE_POLL;
 use switchboard_contract::lobby::Status;
 use switchboard_contract::names::{self, Incarnation};
@@ -12,8 +13,10 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::wire::decode;
 use tokio::time::MissedTickBehavior;
 
-use crate::lease::{Attempt, Lease};
 use crate::observe;
+
+/// The matcher's lease.
+const LEASE: LeaseKey = LeaseKey { subject: names::MATCHER_LEASE, fenced: observe::fenced };
 
 /// What a matcher has while it does not lead.
 pub(crate) struct Standby {
@@ -57,7 +60,7 @@ impl Standby {
                     if !up {
                         continue;
                     }
-                    match Lease::attempt(&self.nats, &self.me).await {
+                    match Lease::attempt(&self.nats, LEASE, &self.me).await {
                         Attempt::Held(lease) => {
                             while let Some(Some(message)) = statuses.next().now_or_never() {
                                 self.take(&message);

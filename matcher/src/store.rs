@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::OrderedConfig;
 use async_nats::jetstream::stream::Stream;
-use async_nats::jetstream::{self, Message};
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use switchboard_contract::ack::{Ack, Outcome, is_marker, read_ack};
 use switchboard_contract::limits::{COMMIT_TIMEOUT, EPOCH_REQUEST_TIMEOUT, PURGE_TTL, START_TIMEOUT};
 use switchboard_contract::lobby::EpochRecord;
 use switchboard_contract::names::{self, Incarnation, LobbyKey};
@@ -26,8 +27,6 @@ use switchboard_contract::wire::{V1, decode, encode, timestamp};
 
 use crate::core::{Batch, Loaded, Record};
 
-/// A stored value is behind the one that a write expects. In a batch, and in a single write.
-const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 /// What a write to `epoch` gets as well while a guarded write of the earlier leader is in process.
 const IN_PROCESS: u64 = 10164;
 
@@ -41,36 +40,6 @@ pub struct Epoch {
     pub number: u64,
     /// Its record's sequence in the bucket's stream: what guards every write.
     pub revision: u64,
-}
-
-/// What became of a batch, or of any write that expects something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it is stored; the last sequence it has.
-    Committed {
-        /// In the bucket's stream.
-        seq: u64,
-    },
-    /// None of it is stored: another write was first.
-    Fenced,
-    /// It may be stored or not, now or in a moment.
-    Unknown,
-}
-
-/// The answer of the stream to a write.
-#[derive(serde::Deserialize)]
-struct Ack {
-    #[serde(default)]
-    seq: u64,
-    error: Option<AckError>,
-}
-
-#[derive(Debug, serde::Deserialize)]
-struct AckError {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
 }
 
 /// Who leads, as the bucket has it: the record and its sequence.
@@ -125,7 +94,7 @@ async fn try_acquire(
     match answer {
         Ok(Ok(Ack { error: None, seq })) => Ok(Some(Epoch { number, revision: seq })),
         Ok(Ok(Ack { error: Some(error), .. })) if error.err_code == IN_PROCESS => Ok(None),
-        Ok(Ok(Ack { error: Some(error), .. })) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
+        Ok(Ok(Ack { error: Some(error), .. })) if error.is_wrong_last_sequence() => {
             tracing::info!("another matcher began an epoch at the same time");
             Ok(None)
         }
@@ -183,7 +152,7 @@ async fn read_all(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
                 drop_older(&stream, twice).await?;
                 return Ok(records.into_values().collect());
             }
-        } else if is_marker(&message) {
+        } else if is_marker(message.headers.as_ref()) {
             records.remove(&key);
         } else {
             let record = parse(&key, &message.payload).with_context(|| format!("record {key}"))?;
@@ -203,11 +172,6 @@ async fn drop_older<I>(stream: &Stream<I>, keys: BTreeSet<LobbyKey>) -> anyhow::
         }
     }
     Ok(())
-}
-
-fn is_marker(message: &Message) -> bool {
-    let headers = message.headers.as_ref();
-    headers.is_some_and(|h| h.get("KV-Operation").is_some() || h.get("Nats-Marker-Reason").is_some())
 }
 
 fn parse(key: &LobbyKey, body: &[u8]) -> anyhow::Result<Record> {
@@ -281,38 +245,4 @@ fn message(epoch: Epoch, key: &LobbyKey, record: Option<&Record>) -> (String, He
 fn number(headers: &mut HeaderMap, id: &str, n: u64) {
     headers.insert("Nats-Batch-Id", id);
     headers.insert("Nats-Batch-Sequence", HeaderValue::from(n));
-}
-
-/// What a write came to. A refusal's ack carries a sequence too, so the error is looked at first.
-pub(crate) fn read_ack(body: &[u8]) -> Outcome {
-    match serde_json::from_slice::<Ack>(body) {
-        Ok(Ack { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => Outcome::Fenced,
-        Ok(Ack { error: Some(error), .. }) => {
-            tracing::warn!(code = error.err_code, error = error.description, "a write was refused");
-            Outcome::Unknown
-        }
-        Ok(Ack { error: None, seq }) => Outcome::Committed { seq },
-        Err(error) => {
-            tracing::warn!(%error, "the answer to a write is not understood");
-            Outcome::Unknown
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_is_not_mistaken_for_a_sequence() {
-        let stale = br#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 7"},"seq":0}"#;
-        assert_eq!(read_ack(stale), Outcome::Fenced);
-        let incomplete = br#"{"error":{"code":400,"err_code":10176,"description":"incomplete"},"seq":0}"#;
-        assert_eq!(read_ack(incomplete), Outcome::Unknown);
-        assert_eq!(
-            read_ack(br#"{"stream":"KV_lobby","seq":12,"batch":"b","count":5}"#),
-            Outcome::Committed { seq: 12 }
-        );
-        assert_eq!(read_ack(b""), Outcome::Unknown);
-    }
 }

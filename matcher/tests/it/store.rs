@@ -1,12 +1,13 @@
 //! Ring 3: what a real bucket makes of batches, purges and old epochs. On one server and on three.
 
 use async_nats::jetstream;
+use switchboard_contract::ack::Outcome;
 use switchboard_contract::lobby::{QueueRecord, StudentRecord, StudentState};
 use switchboard_contract::names::{Incarnation, LobbyKey, UserId};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::wire::V1;
 use switchboard_matcher::core::{Batch, Record};
-use switchboard_matcher::store::{self, Epoch, Outcome};
+use switchboard_matcher::store::{self, Epoch};
 
 use crate::nats_server::{Servers, until};
 

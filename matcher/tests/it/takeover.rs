@@ -4,11 +4,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use switchboard_contract::admin;
+use switchboard_contract::lease::{Attempt, Lease, LeaseKey};
 use switchboard_contract::lobby::{At, Leader, Role, Row, Table, TableReply, Whole};
-use switchboard_contract::names::{Incarnation, MatcherVerb};
+use switchboard_contract::names::{Incarnation, MATCHER_LEASE, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::wire::{V1, decode, encode};
-use switchboard_matcher::lease::{Attempt, Lease};
 
 use crate::nats_server::{DEADLINE, Servers, free_port, until};
 use crate::peers::{Gateway, Matcher, counts, leader, log, student, teacher};
@@ -170,10 +170,12 @@ async fn nobody_leaves_because_the_server_that_leads_the_buckets_died() {
     }
 }
 
+const LEASE: LeaseKey = LeaseKey { subject: MATCHER_LEASE, fenced: || {} };
+
 async fn taken(nats: &Nats, me: &Incarnation) -> Lease {
     let begin = Instant::now();
     loop {
-        match Lease::attempt(nats, me).await {
+        match Lease::attempt(nats, LEASE, me).await {
             Attempt::Held(lease) => return *lease,
             Attempt::Taken(_) | Attempt::Lost => tokio::time::sleep(Duration::from_millis(20)).await,
         }
@@ -191,7 +193,7 @@ async fn one_holds_the_lease_and_it_is_free_when_let_go_or_expired() {
         let lease = taken(&nats, &one).await;
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         assert!(lease.holds(), "it is renewed");
-        assert!(matches!(Lease::attempt(&nats, &two).await, Attempt::Taken(holder) if holder == one));
+        assert!(matches!(Lease::attempt(&nats, LEASE, &two).await, Attempt::Taken(holder) if holder == one));
         let begin = Instant::now();
         lease.release().await;
         tokio::time::sleep(Duration::from_millis(pause)).await;

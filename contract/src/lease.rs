@@ -1,22 +1,22 @@
 //! The lease: who may lead. One key with a time to live, which its holder renews; when it is gone, a standby takes it.
 //!
-//! It says who *should* lead, so that two do not take turns. That only one *can* is the epoch's guard, in
-//! [`crate::store`]. Each write of it expects the revision that was seen before; losing that race is a normal outcome.
+//! It says who *should* lead, so that two do not take turns; what only one *may* do needs a guard of its own (the
+//! matcher's epoch, a compare and set of history). Each write of the lease expects the revision that was seen before;
+//! losing that race is a normal outcome.
 
 use std::time::Instant;
 
-use async_nats::{HeaderMap, HeaderValue};
+use async_nats::HeaderMap;
 use bytes::Bytes;
-use switchboard_contract::limits::{LEASE_MARGIN, LEASE_POLL, LEASE_RENEW, LEASE_TTL, MARKER_TTL};
-use switchboard_contract::lobby::LeaseRecord;
-use switchboard_contract::names::{self, Incarnation};
-use switchboard_contract::nats::Nats;
-use switchboard_contract::wire::{V1, decode, encode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::observe;
-use crate::store::{Outcome, read_ack};
+use crate::ack::Outcome;
+use crate::limits::{LEASE_MARGIN, LEASE_POLL, LEASE_RENEW, LEASE_TTL, MARKER_TTL};
+use crate::lobby::LeaseRecord;
+use crate::names::{self, Incarnation};
+use crate::nats::Nats;
+use crate::wire::{V1, decode, encode};
 
 /// How often a release is tried, where a renewal was still on its way.
 const RELEASE_ATTEMPTS: usize = 3;
@@ -39,6 +39,15 @@ impl Held {
     }
 }
 
+/// Which lease, and who counts its losses.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseKey {
+    /// Where it is written: a key of [`names::LEASES_BUCKET`].
+    pub subject: &'static str,
+    /// Called when a write of ours was refused because another one has the lease.
+    pub fenced: fn(),
+}
+
 /// What a try for the lease came to.
 #[derive(Debug)]
 pub enum Attempt {
@@ -54,6 +63,7 @@ pub enum Attempt {
 #[derive(Debug)]
 pub struct Lease {
     nats: Nats,
+    key: LeaseKey,
     me: Incarnation,
     held: watch::Receiver<Held>,
     task: JoinHandle<()>,
@@ -67,8 +77,8 @@ impl Drop for Lease {
 
 impl Lease {
     /// Takes the lease if it is free, or still ours.
-    pub async fn attempt(nats: &Nats, me: &Incarnation) -> Attempt {
-        let expected = match look(nats).await {
+    pub async fn attempt(nats: &Nats, key: LeaseKey, me: &Incarnation) -> Attempt {
+        let expected = match look(nats, key).await {
             Some(Seen::Free(revision)) => revision,
             // Our own of before, which could not be let go because NATS did not answer.
             Some(Seen::Held(holder, revision)) if holder == *me => revision,
@@ -76,16 +86,18 @@ impl Lease {
             None => return Attempt::Lost,
         };
         let sent = Instant::now();
-        match write(nats, expected, Some(me)).await {
-            Outcome::Committed { seq } => Attempt::Held(Box::new(Lease::keep(nats, me, Held { revision: seq, sent }))),
+        match write(nats, key, expected, Some(me)).await {
+            Outcome::Committed { seq } => {
+                Attempt::Held(Box::new(Lease::keep(nats, key, me, Held { revision: seq, sent })))
+            }
             Outcome::Fenced | Outcome::Unknown => Attempt::Lost,
         }
     }
 
-    fn keep(nats: &Nats, me: &Incarnation, held: Held) -> Lease {
+    fn keep(nats: &Nats, key: LeaseKey, me: &Incarnation, held: Held) -> Lease {
         let (sender, held) = watch::channel(held);
-        let task = tokio::spawn(renew(nats.clone(), me.clone(), sender));
-        Lease { nats: nats.clone(), me: me.clone(), held, task }
+        let task = tokio::spawn(renew(nats.clone(), key, me.clone(), sender));
+        Lease { nats: nats.clone(), key, me: me.clone(), held, task }
     }
 
     /// Whether it is ours, as far as the own clock can say.
@@ -114,14 +126,14 @@ impl Lease {
         self.task.abort();
         let mut revision = self.held.borrow().revision;
         for _ in 0..RELEASE_ATTEMPTS {
-            match write(&self.nats, revision, None).await {
+            match write(&self.nats, self.key, revision, None).await {
                 Outcome::Committed { .. } => return,
                 // It expires by itself.
                 Outcome::Unknown => return,
-                Outcome::Fenced => match look(&self.nats).await {
+                Outcome::Fenced => match look(&self.nats, self.key).await {
                     // A renewal that was still on its way.
                     Some(Seen::Held(holder, now)) if holder == self.me => revision = now,
-                    Some(Seen::Held(..) | Seen::Free(_)) => return observe::fenced(),
+                    Some(Seen::Held(..) | Seen::Free(_)) => return (self.key.fenced)(),
                     None => return,
                 },
             }
@@ -130,7 +142,7 @@ impl Lease {
 }
 
 /// Renews until the lease is lost.
-async fn renew(nats: Nats, me: Incarnation, held: watch::Sender<Held>) {
+async fn renew(nats: Nats, key: LeaseKey, me: Incarnation, held: watch::Sender<Held>) {
     loop {
         let Held { revision, sent } = *held.borrow();
         tokio::time::sleep_until((sent + LEASE_RENEW).into()).await;
@@ -139,19 +151,19 @@ async fn renew(nats: Nats, me: Incarnation, held: watch::Sender<Held>) {
             return;
         }
         let now = Instant::now();
-        match write(&nats, revision, Some(&me)).await {
+        match write(&nats, key, revision, Some(&me)).await {
             Outcome::Committed { seq } => {
                 held.send_replace(Held { revision: seq, sent: now });
                 continue;
             }
             Outcome::Fenced | Outcome::Unknown => {}
         }
-        match look(&nats).await {
+        match look(&nats, key).await {
             // An answer was lost, or comes late: what is stored counts from when the earlier one was sent.
             Some(Seen::Held(holder, revision)) if holder == me => {
                 held.send_modify(|held| held.revision = revision);
             }
-            Some(Seen::Held(..) | Seen::Free(_)) => return observe::fenced(),
+            Some(Seen::Held(..) | Seen::Free(_)) => return (key.fenced)(),
             None => {}
         }
         tokio::time::sleep(LEASE_POLL / 2).await;
@@ -165,9 +177,9 @@ enum Seen {
 }
 
 /// Looks through the stream's leader. `None`: not known.
-async fn look(nats: &Nats) -> Option<Seen> {
+async fn look(nats: &Nats, key: LeaseKey) -> Option<Seen> {
     let stream = names::bucket_stream(names::LEASES_BUCKET);
-    let stored = nats.leader_get(&stream, names::MATCHER_LEASE, LEASE_RENEW).await;
+    let stored = nats.leader_get(&stream, key.subject, LEASE_RENEW).await;
     let stored = stored.inspect_err(|error| tracing::debug!(%error, "the lease cannot be read")).ok()?;
     let Some(stored) = stored else { return Some(Seen::Free(0)) };
     // The marker of a lease that expired or was let go.
@@ -182,9 +194,8 @@ async fn look(nats: &Nats) -> Option<Seen> {
 }
 
 /// Writes the lease, or purges it, if it is still as expected.
-async fn write(nats: &Nats, expected: u64, holder: Option<&Incarnation>) -> Outcome {
+async fn write(nats: &Nats, key: LeaseKey, expected: u64, holder: Option<&Incarnation>) -> Outcome {
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(expected));
     let body = match holder {
         Some(holder) => {
             headers.insert("Nats-TTL", format!("{}s", LEASE_TTL.as_secs()));
@@ -197,13 +208,7 @@ async fn write(nats: &Nats, expected: u64, holder: Option<&Incarnation>) -> Outc
             Bytes::new()
         }
     };
-    match nats.request_with(names::MATCHER_LEASE.to_owned(), Some(headers), body, LEASE_RENEW).await {
-        Ok(answer) => read_ack(&answer.payload),
-        Err(error) => {
-            tracing::debug!(%error, "the lease was not written");
-            Outcome::Unknown
-        }
-    }
+    nats.write(key.subject.to_owned(), expected, headers, body, LEASE_RENEW).await
 }
 
 #[cfg(test)]

@@ -1,47 +1,17 @@
-//! The real service against a real nats-server.
+//! Logs of chats, and what holds for any log.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::jetstream;
 use serde_json::value::RawValue;
-use switchboard_contract::admin;
 use switchboard_contract::limits::READ_TIMEOUT;
 use switchboard_contract::lobby::{ChatEnd, ChatEvent, Role};
-use switchboard_contract::log::{Behind, Entry, Message, Read, ReadReply, Seen, Sender};
+use switchboard_contract::log::{Behind, Entry, ReadReply, Seen, Sender};
 use switchboard_contract::names::{ChatId, HISTORY_BEHIND, HISTORY_READ, LOG_SUBJECTS, LogName, ROOMS_STREAM, UserId};
 use switchboard_contract::testing::{NatsServer, eventually};
 use switchboard_contract::wire::{self, V1};
-use switchboard_history::{Args, run};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-const ASK: Duration = Duration::from_secs(5);
-
-/// The service, as a process would run it.
-struct Service {
-    args: Args,
-    stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Service {
-    async fn start(server: &NatsServer) -> Service {
-        let args = Args { common: server.common_args(), memory_bytes: 64 * 1024 * 1024 };
-        let stop = CancellationToken::new();
-        let service = Service { args: args.clone(), stop: stop.clone(), task: tokio::spawn(run(args, stop)) };
-        eventually("history is ready", async || service.status("/health/ready").await.0 == 200).await;
-        service
-    }
-
-    async fn status(&self, path: &str) -> (u16, String) {
-        admin::ask(self.args.common.admin_addr, path, ASK).await.unwrap_or_default()
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        tokio::time::timeout(ASK, self.task).await.expect("it stops").expect("no panic").expect("no error");
-    }
-}
+use crate::service::{Service, fresh, read, seqs};
 
 fn chat(id: &str) -> LogName {
     LogName::Chat(ChatId::new(id).expect("an id"))
@@ -60,30 +30,6 @@ async fn publish(context: &jetstream::Context, log: &LogName, event: &str, text:
     };
     let ack = context.publish(log.log_subject(), wire::encode(&entry)).await.expect("sent");
     ack.await.expect("stored").sequence
-}
-
-async fn read(client: &async_nats::Client, read: &Read) -> Option<ReadReply> {
-    let request = client.request(HISTORY_READ, wire::encode(read));
-    let reply = tokio::time::timeout(ASK, request).await.ok()?.ok()?;
-    Some(wire::decode("reply", &reply.payload).expect("a reply"))
-}
-
-fn fresh(log: &LogName) -> Read {
-    Read {
-        v: V1,
-        log: log.clone(),
-        fresh: true,
-        after: None,
-        before: None,
-        limit: None,
-        oldest_first: false,
-        states: false,
-    }
-}
-
-fn seqs(reply: &ReadReply) -> Vec<u64> {
-    let messages: Vec<Message<'_>> = serde_json::from_str(reply.messages.get()).expect("messages");
-    messages.iter().map(|message| message.seq).collect()
 }
 
 #[tokio::test]

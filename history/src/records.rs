@@ -1,0 +1,99 @@
+//! KV `rooms`: reading all of it, and single records by compare and set.
+//!
+//! Each write is a rollup, as those of KV `lobby` are: what the bucket's limit drops, a crash of NATS would bring back.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::push::OrderedConfig;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use switchboard_contract::ack::{Outcome, is_marker};
+use switchboard_contract::limits::{PURGE_TTL, REQUEST_TIMEOUT, START_TIMEOUT};
+use switchboard_contract::names::{self, ROOMS_BUCKET, RoomId};
+use switchboard_contract::nats::Nats;
+use switchboard_contract::room::RoomRecord;
+use switchboard_contract::wire::{decode, encode};
+
+/// Between attempts to read all records.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// All records. One that is not understood is left out, and counted.
+///
+/// # Errors
+/// If NATS does not deliver all of them within [`START_TIMEOUT`].
+pub(crate) async fn load(nats: &Nats) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
+    let load = async {
+        loop {
+            match read_all(nats).await {
+                Ok(records) => return records,
+                // A cluster without a leader yet, or one that has just lost it.
+                Err(error) => tracing::debug!("the records cannot be read yet: {error:#}"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    tokio::time::timeout(START_TIMEOUT, load).await.context("the records were not delivered in time")
+}
+
+async fn read_all(nats: &Nats) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
+    let mut context = jetstream::new(nats.client.clone());
+    context.set_timeout(REQUEST_TIMEOUT);
+    let stream = context.get_stream_no_info(names::bucket_stream(ROOMS_BUCKET)).await?;
+    let config = OrderedConfig {
+        deliver_subject: nats.client.new_inbox(),
+        filter_subject: names::bucket_subjects(ROOMS_BUCKET),
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        ..OrderedConfig::default()
+    };
+    let consumer = stream.create_consumer(config).await.context("the records cannot be read")?;
+    let mut records = Vec::new();
+    if consumer.cached_info().num_pending == 0 {
+        return Ok(records);
+    }
+    let mut messages = consumer.messages().await.context("the records cannot be read")?;
+    while let Some(message) = messages.next().await {
+        let message = message.context("reading the records was interrupted")?;
+        let pending = message.info().map_err(anyhow::Error::from_boxed)?.pending;
+        if !is_marker(message.headers.as_ref()) {
+            match (names::room_of_record(&message.subject), decode("room_record", &message.payload)) {
+                (Some(room), Ok(record)) => records.push((room, record)),
+                (room, record) => tracing::warn!(?room, error = ?record.err(), "a room's record is not understood"),
+            }
+        }
+        if pending == 0 {
+            return Ok(records);
+        }
+    }
+    bail!("reading the records ended early")
+}
+
+/// A record and its revision: what a write has to expect. Read through the stream's leader.
+///
+/// # Errors
+/// If NATS does not answer, or the record is not understood.
+pub(crate) async fn get(nats: &Nats, room: &RoomId) -> anyhow::Result<(u64, Option<RoomRecord>)> {
+    let subject = names::room_record_subject(room);
+    let stored = nats.leader_get(&names::bucket_stream(ROOMS_BUCKET), &subject, REQUEST_TIMEOUT).await?;
+    let Some(stored) = stored else { return Ok((0, None)) };
+    let record = stored.body.map(|body| decode("room_record", &body)).transpose()?;
+    Ok((stored.seq, record))
+}
+
+/// Writes a record, or deletes it, if its revision is still this one.
+pub(crate) async fn put(nats: &Nats, room: &RoomId, expected: u64, record: Option<&RoomRecord>) -> Outcome {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Rollup", "sub");
+    let body = match record {
+        Some(record) => encode(record),
+        None => {
+            headers.insert("KV-Operation", "PURGE");
+            headers.insert("Nats-TTL", format!("{}s", PURGE_TTL.as_secs()));
+            Bytes::new()
+        }
+    };
+    nats.write(names::room_record_subject(room), expected, headers, body, REQUEST_TIMEOUT).await
+}

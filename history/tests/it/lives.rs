@@ -1,0 +1,113 @@
+//! How rooms are wiped, and how they are not.
+
+use std::time::Duration;
+
+use switchboard_contract::limits::KEYWORD_WINDOW;
+use switchboard_contract::room::{Phase, RANK_MEMBER, RoomRecord};
+use switchboard_contract::testing::{NatsServer, eventually};
+
+use crate::rooms::Room;
+use crate::service::Service;
+
+const LINGER: Duration = Duration::from_millis(300);
+
+async fn start(server: &NatsServer) -> Service {
+    Service::start_with(server, LINGER, KEYWORD_WINDOW).await
+}
+
+/// It has no record, and history knows nothing of it.
+async fn gone(room: &Room) -> bool {
+    room.record().await.is_none() && room.read().await.room.is_none()
+}
+
+async fn closes(room: &Room) -> (u64, RoomRecord) {
+    eventually("it closes", async || room.record().await.is_some_and(|record| record.phase == Phase::Closing)).await;
+    let (revision, record) = room.stored().await;
+    (revision, record.expect("a record"))
+}
+
+#[tokio::test]
+async fn an_empty_room_is_wiped_and_one_with_somebody_is_not() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = start(&server).await;
+    let (somebody, since) = Room::begun(&server, "somebody").await;
+    let member = somebody.nats.client.subscribe(somebody.log.out_subject()).await.expect("a subscription");
+    somebody.nats.round_trip(LINGER).await.expect("it is live");
+    // Several lives of another one, one after the other: time enough to wipe both.
+    let (empty, first) = Room::begun(&server, "empty").await;
+    empty.say("something", 1, RANK_MEMBER).await;
+    eventually("it is wiped", async || gone(&empty).await).await;
+    let reply = empty.read().await;
+    let last = reply.last_seq;
+    assert_eq!(reply.dropped_to, last, "what it had is gone");
+    assert!(last > first, "who begins a new life has to know the tombstone");
+    assert_eq!(empty.begin(0).await, None, "it is there");
+    let second = empty.begin(last).await.expect("nobody else is there");
+    assert_eq!(empty.read().await.room.map(|room| room.since), Some(second));
+    eventually("it is wiped again", async || gone(&empty).await).await;
+
+    assert_eq!(somebody.read().await.room.map(|room| room.since), Some(since));
+    assert_eq!(somebody.record().await.map(|record| record.phase), Some(Phase::Open));
+    drop(member);
+    eventually("it is wiped once nobody is there", async || gone(&somebody).await).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn who_comes_while_it_closes_saves_it() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = start(&server).await;
+    let (room, since) = Room::begun(&server, "saved").await;
+    let said = room.say("kept", 1, RANK_MEMBER).await;
+    let (revision, record) = closes(&room).await;
+    // Without a subscription: the log alone has to save it, until the linger time is over once more.
+    assert!(room.put(revision, &RoomRecord { phase: Phase::Open, ..record }).await);
+    let saved = room.state_after(room.read().await.last_seq).await.expect("nothing was logged meanwhile");
+    assert!(saved > said);
+    let (_, again) = closes(&room).await;
+    assert_eq!(again.since, since, "the same life, which closes a second time");
+    let reply = room.read().await;
+    assert_eq!((reply.room.map(|room| room.since), reply.said), (Some(since), said));
+    eventually("it is wiped", async || gone(&room).await).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn who_comes_too_late_begins_a_new_life() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = start(&server).await;
+    let (room, since) = Room::begun(&server, "late").await;
+    closes(&room).await;
+    let before = room.read().await.last_seq;
+    assert_eq!(before, since);
+    eventually("there is a tombstone", async || room.read().await.room.is_none()).await;
+    assert_eq!(room.state_after(before).await, None, "refused by the tombstone");
+    let tombstone = room.read().await.last_seq;
+    let begun = room.begin(tombstone).await.expect("a new life");
+    let member = room.nats.client.subscribe(room.log.out_subject()).await.expect("a subscription");
+    eventually("its record is of the new life", async || {
+        room.record().await.is_some_and(|record| (record.since, record.phase) == (begun, Phase::Open))
+    })
+    .await;
+    assert_eq!(room.read().await.room.map(|room| room.since), Some(begun));
+    drop(member);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_life_without_a_record_gets_one_and_a_record_without_a_life_goes() {
+    let Some(server) = NatsServer::start().await else { return };
+    Service::start(&server).await.stop().await;
+    let (orphan, since) = Room::begun(&server, "orphan").await;
+    orphan.publish("phx_tombstone", "{}", None).await;
+    assert_eq!(orphan.record().await.map(|record| record.since), Some(since));
+    let lives = Room::new(&server, "lives").await;
+    let begun = lives.state_after(0).await.expect("nobody else is there");
+    let service = Service::start(&server).await;
+    eventually("the life has a record", async || {
+        lives.record().await.is_some_and(|record| (record.since, record.seq) == (begun, begun))
+    })
+    .await;
+    eventually("the record without a life is gone", async || orphan.record().await.is_none()).await;
+    service.stop().await;
+}

@@ -1,0 +1,7 @@
+//! The real service against a real nats-server.
+
+mod chats;
+mod keywords;
+mod lives;
+mod rooms;
+mod service;

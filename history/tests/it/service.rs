@@ -1,0 +1,83 @@
+//! The service as a process would run it, and what tests ask of it.
+
+use std::time::Duration;
+
+use switchboard_contract::admin;
+use switchboard_contract::limits::KEYWORD_WINDOW;
+use switchboard_contract::log::{Message, Read, ReadReply};
+use switchboard_contract::names::HISTORY_READ;
+use switchboard_contract::names::LogName;
+use switchboard_contract::testing::{NatsServer, eventually};
+use switchboard_contract::wire::{self, V1};
+use switchboard_history::{Args, run};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const ASK: Duration = Duration::from_secs(5);
+
+/// The service, as a process would run it.
+pub(crate) struct Service {
+    pub(crate) args: Args,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Service {
+    pub(crate) async fn start(server: &NatsServer) -> Service {
+        Service::start_with(server, Duration::from_secs(60), KEYWORD_WINDOW).await
+    }
+
+    /// With another linger time of rooms, and another window of keywords.
+    pub(crate) async fn start_with(server: &NatsServer, linger: Duration, window: Duration) -> Service {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).expect("short");
+        let args = Args {
+            common: server.common_args(),
+            memory_bytes: 64 * 1024 * 1024,
+            room_linger_ms: ms(linger),
+            keyword_window_ms: ms(window),
+        };
+        let stop = CancellationToken::new();
+        let service = Service { args: args.clone(), stop: stop.clone(), task: tokio::spawn(run(args, stop)) };
+        eventually("history is ready", async || service.status("/health/ready").await.0 == 200).await;
+        service
+    }
+
+    pub(crate) async fn status(&self, path: &str) -> (u16, String) {
+        admin::ask(self.args.common.admin_addr, path, ASK).await.unwrap_or_default()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(ASK, self.task).await.expect("it stops").expect("no panic").expect("no error");
+    }
+
+    /// As `kill -9`: what it has is not let go.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.expect_err("it ran").is_cancelled());
+    }
+}
+
+pub(crate) async fn read(client: &async_nats::Client, read: &Read) -> Option<ReadReply> {
+    let request = client.request(HISTORY_READ, wire::encode(read));
+    let reply = tokio::time::timeout(ASK, request).await.ok()?.ok()?;
+    Some(wire::decode("reply", &reply.payload).expect("a reply"))
+}
+
+pub(crate) fn fresh(log: &LogName) -> Read {
+    Read {
+        v: V1,
+        log: log.clone(),
+        fresh: true,
+        after: None,
+        before: None,
+        limit: None,
+        oldest_first: false,
+        states: false,
+    }
+}
+
+pub(crate) fn seqs(reply: &ReadReply) -> Vec<u64> {
+    let messages: Vec<Message<'_>> = serde_json::from_str(reply.messages.get()).expect("messages");
+    messages.iter().map(|message| message.seq).collect()
+}
