@@ -178,7 +178,7 @@ struct Started {
 
 async fn start(args: &Args, incarnation: &Incarnation) -> anyhow::Result<Started> {
     let nats = Nats::connect(&args.common, "gateway", incarnation).await?;
-    for asset in [Asset::Rooms, Asset::Lobby, Asset::Gateways] {
+    for asset in [Asset::Rooms, Asset::RoomRecords, Asset::Lobby, Asset::Gateways] {
         streams::wait_for(&nats, asset).await?;
     }
     let (lobby, lobby_task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;

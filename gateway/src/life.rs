@@ -6,17 +6,18 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
+use async_nats::HeaderMap;
 use serde_json::value::RawValue;
+use switchboard_contract::ack::Outcome;
 use switchboard_contract::limits;
 use switchboard_contract::log::{Entry, Read, ReadReply};
 use switchboard_contract::names::{self, LogName, ROOMS_STREAM, RoomId};
-use switchboard_contract::nats::{Nats, RequestError};
+use switchboard_contract::nats::{Nats, RequestError, header};
 use switchboard_contract::room::{Phase, RoomEvent, RoomRecord, RoomState, RoomView};
 use switchboard_contract::wire::{self, V1};
 use tokio::time::{sleep, timeout};
 
-use crate::log::{PAUSE, Write, history_read, read_log, read_on, write};
+use crate::log::{PAUSE, history_read, read_log, read_on};
 use crate::payload::{HistoryParams, Refusal};
 use crate::repair;
 use crate::room::{Fact, Loaded, no_room};
@@ -74,23 +75,23 @@ pub(crate) async fn load(nats: &Nats, room: &RoomId, last_seq: Option<u64>) -> R
                 return serve(nats, log, record, sight, last_seq).await;
             }
             Next::Begin => match first_entry(nats, &log, sight.last_seq).await {
-                Write::Stored(seq) => write_record(nats, room, record.revision, &fresh_record(seq)).await,
-                other @ (Write::Refused | Write::Unknown) => other,
+                Outcome::Committed { seq } => write_record(nats, room, record.revision, &fresh_record(seq)).await,
+                other @ (Outcome::Fenced | Outcome::Unknown) => other,
             },
             Next::Record(since) => write_record(nats, room, record.revision, &fresh_record(since)).await,
             Next::Reopen => {
                 let value = record.value.unwrap_or_else(|| fresh_record(0));
                 let open = RoomRecord { phase: Phase::Open, ..value };
                 match write_record(nats, room, record.revision, &open).await {
-                    Write::Stored(_) => first_entry(nats, &log, sight.last_seq).await,
-                    other @ (Write::Refused | Write::Unknown) => other,
+                    Outcome::Committed { .. } => first_entry(nats, &log, sight.last_seq).await,
+                    other @ (Outcome::Fenced | Outcome::Unknown) => other,
                 }
             }
         };
         match done {
-            Write::Stored(_) => {}
-            Write::Refused => refused_at = Some(sight.last_seq),
-            Write::Unknown => sleep(PAUSE).await,
+            Outcome::Committed { .. } => {}
+            Outcome::Fenced => refused_at = Some(sight.last_seq),
+            Outcome::Unknown => sleep(PAUSE).await,
         }
     }
 }
@@ -126,16 +127,13 @@ async fn serve(
 async fn look(nats: &Nats, log: &LogName) -> Sight {
     let params = HistoryParams { limit: Some(1), ..HistoryParams::default() };
     let read = Read { states: true, ..history_read(log.clone(), params) };
-    match timeout(limits::REPAIR_HISTORY_TIMEOUT, read_log(nats, &read)).await {
-        Ok(reply) => {
-            let since = reply.room.as_ref().map(|room| room.since);
-            Sight { last_seq: reply.last_seq, since, reply: Some(reply) }
-        }
-        Err(_) => {
-            let (last_seq, over) = last_entry(nats, log).await;
-            Sight { last_seq, since: over.then_some(0), reply: None }
-        }
+    let reply = timeout(limits::REPAIR_HISTORY_TIMEOUT, read_log(nats, &read)).await.ok();
+    if let Some((reply, room)) = reply.as_ref().and_then(|reply| Some((reply, reply.room.as_ref()?))) {
+        return Sight { last_seq: reply.last_seq, since: Some(room.since), reply: Some(reply.clone()) };
     }
+    // History is away, or knows nothing of the room: it is over, was never there, or was forgotten for want of memory.
+    let (last_seq, over) = last_entry(nats, log).await;
+    Sight { last_seq, since: over.then_some(0), reply }
 }
 
 /// The sequence of the log's last entry, 0 if it has none; and whether it ends the room's life.
@@ -175,7 +173,7 @@ async fn insist<T, F: Future<Output = Result<T, RequestError>>>(ask: impl Fn() -
 }
 
 /// An entry that changes nothing: it begins a life, or goes before whoever wants to end it.
-async fn first_entry(nats: &Nats, log: &LogName, expected: u64) -> Write {
+async fn first_entry(nats: &Nats, log: &LogName, expected: u64) -> Outcome {
     let at = wire::timestamp(SystemTime::now());
     let empty: &RawValue = match serde_json::from_str("{}") {
         Ok(empty) => empty,
@@ -190,14 +188,13 @@ async fn first_entry(nats: &Nats, log: &LogName, expected: u64) -> Write {
         id: names::random_token(12).into(),
         at: at.into(),
     };
-    write(nats, log.log_subject(), expected, None, wire::encode(&entry)).await
+    nats.write(log.log_subject(), expected, HeaderMap::new(), wire::encode(&entry), limits::READ_TIMEOUT).await
 }
 
 /// A record drops the one before it, so that a crash of NATS does not bring that back.
-async fn write_record(nats: &Nats, room: &RoomId, revision: u64, record: &RoomRecord) -> Write {
-    let rollup = Some(("Nats-Rollup", "sub"));
-    let body: Bytes = wire::encode(record);
-    write(nats, names::room_record_subject(room), revision, rollup, body).await
+async fn write_record(nats: &Nats, room: &RoomId, revision: u64, record: &RoomRecord) -> Outcome {
+    let (subject, rollup) = (names::room_record_subject(room), header("Nats-Rollup", "sub"));
+    nats.write(subject, revision, rollup, wire::encode(record), limits::READ_TIMEOUT).await
 }
 
 #[cfg(test)]

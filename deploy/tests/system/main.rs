@@ -10,6 +10,7 @@ mod phoenix_js;
 mod presence;
 mod process;
 mod repository;
+mod rooms;
 mod runner;
 mod session;
 mod side;

@@ -21,7 +21,9 @@ async fn chats_that_are_not_and_strangers() {
         (topic.as_str(), json!({"userId": "t", "role": "student"}), "unauthorized"),
         (topic.as_str(), json!({"userId": "s", "role": "teacher"}), "unauthorized"),
         ("chats:a.*.> \u{1f98a}\n", json!({"userId": "s", "role": "student"}), "not_found"),
-        ("room:a.*.> \u{1f98a}", json!({}), "unmatched topic"),
+        ("room:a:b", json!({}), "unmatched topic"),
+        ("room:", json!({}), "unmatched topic"),
+        ("feed:a", json!({}), "unmatched topic"),
     ] {
         let reply = stranger.join(topic, payload).await.expect("a reply");
         assert_eq!(reply.reason(), Some(reason), "{topic}");
@@ -32,6 +34,9 @@ async fn chats_that_are_not_and_strangers() {
     let reply = stranger.join(odd, json!({"userId": &odd[17..], "role": "student"})).await.expect("a reply");
     assert!(reply.ok, "{reply:?}");
     assert!(stranger.push(odd, "student:ready", json!({})).await.expect("a reply").ok);
+    let odd = "room:a.*.> \u{1f98a}";
+    assert!(stranger.join(odd, json!({})).await.expect("a reply").ok);
+    assert!(stranger.push(odd, "new_msg", json!({"broadcast": true})).await.expect("a reply").ok);
     say(&mut teacher.client, &mut student.client, &topic, "teacher", "still here").await;
 }
 

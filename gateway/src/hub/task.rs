@@ -210,8 +210,9 @@ impl<K: Served> Task<K> {
                 }));
             }
             Effect::Tell { to, chan, serial, body } => {
-                let outcome = if nats.is_up() {
-                    nats.publish(log.out_subject(), body).await;
+                // In this task, so that what is not logged keeps its order.
+                let publish = tokio::time::timeout(limits::REQUEST_TIMEOUT, nats.publish(log.out_subject(), body));
+                let outcome = if nats.is_up() && publish.await.is_ok() {
                     Outcome::Ok("{}".into())
                 } else {
                     Outcome::Refused(Reason::Unavailable.into())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use switchboard_contract::log::{Entry, Message, Sender};
 use switchboard_contract::names::{SessionKey, UserId};
-use switchboard_contract::room::{Change, RANK_VISITOR, Rank, RoomEvent, RoomView};
+use switchboard_contract::room::{Change, Rank, RoomEvent, RoomView};
 
 use crate::mailbox::Event;
 use crate::object::{self, Object};
@@ -69,7 +69,7 @@ pub enum Live {
 impl Fact {
     /// What an entry of the log says.
     pub(super) fn of(seq: u64, entry: &Entry<'_>) -> Fact {
-        let author = entry.from.as_ref().map(|from| (from.user_id.clone(), entry.rank.unwrap_or(RANK_VISITOR)));
+        let author = entry.author().map(|(user, rank)| (user.clone(), rank));
         let what = match RoomEvent::parse(&entry.event) {
             Some(RoomEvent::Tombstone) => What::Over,
             Some(RoomEvent::State) => {

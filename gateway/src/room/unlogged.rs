@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 use switchboard_contract::presence::{Delta, PRESENCE};
-use switchboard_contract::room::Keyword;
+use switchboard_contract::room::Live;
 use switchboard_contract::unlogged::{BINARY, EVENT, Head, KEYWORDS, UnloggedEvent};
 use switchboard_contract::wire;
 
@@ -15,11 +15,6 @@ use crate::commands::PresenceCommand;
 use crate::mailbox::Event;
 use crate::object;
 use crate::topic::Effect;
-
-#[derive(Deserialize)]
-struct Keywords {
-    keywords: Vec<Keyword>,
-}
 
 impl<M: Clone> Room<M> {
     /// Something came that is not logged; `gateway` is this one's own name.
@@ -39,7 +34,7 @@ impl<M: Clone> Room<M> {
                 out.extend(others.map(|member| Effect::Send(member.mailbox.clone(), event.clone())));
             }
             Ok(KEYWORDS) => {
-                let Some(Keywords { keywords }) = understood(body) else { return };
+                let Some(Live::Keywords { keywords, .. }) = understood(body) else { return };
                 let event = kind.event("keywords", serde_json::json!({ "keywords": keywords }).to_string());
                 kind.view.keywords = keywords;
                 out.extend(live.map(|member| Effect::Send(member.mailbox.clone(), event.clone())));
