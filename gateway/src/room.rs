@@ -181,7 +181,8 @@ impl Kind for RoomKind {
             to.push("gap", format!("{{\"from\":{from},\"to\":{lost_to}}}"));
         }
         for (seq, fact) in replay.into_iter().flatten() {
-            if seq <= last_seq && asked.is_some_and(|asked| seq > asked) && seq >= view.since {
+            let lost = gap.is_some_and(|(_, lost_to)| seq <= lost_to);
+            if seq <= last_seq && !lost && asked.is_some_and(|asked| seq > asked) {
                 match fact.what {
                     What::Counted(said) | What::Said(_, said) => to.push(String::from(said.event), said.payload),
                     What::State(state) => to.push("room:state", state),
