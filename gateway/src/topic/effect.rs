@@ -42,7 +42,7 @@ pub enum Effect<M> {
         chan: ChannelId,
         /// Which request.
         serial: u32,
-        /// As [`switchboard_contract::room::Unlogged`] has it, or a binary frame.
+        /// As [`switchboard_contract::unlogged::UnloggedEvent`] has it, or a binary frame.
         body: Bytes,
     },
     /// Ask history whether the entry of this sequence counts, and answer the member: a topic that has not seen it itself
