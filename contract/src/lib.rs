@@ -5,12 +5,14 @@
 
 pub mod ack;
 pub mod admin;
+pub mod alive;
 pub mod lease;
 pub mod limits;
 pub mod lobby;
 pub mod log;
 pub mod names;
 pub mod nats;
+pub mod presence;
 pub mod process;
 pub mod reason;
 pub mod room;

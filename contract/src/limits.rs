@@ -112,6 +112,41 @@ pub const DRAIN_DELAY: Duration = Duration::from_millis(500);
 /// After SIGTERM: the end of everything.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
+// Presence.
+
+/// Metas of a room above which clients get a count instead of lists, by default; lists again at four fifths of it.
+pub const PRESENCE_LIST_MAX: usize = 1_000;
+/// Changes of a room's members are told to clients and to other gateways at most this often.
+pub const PRESENCE_COALESCE: Duration = Duration::from_millis(50);
+/// A count is told at most this often: it goes to very many.
+pub const PRESENCE_COUNT_INTERVAL: Duration = Duration::from_secs(1);
+/// A gateway's first member of a room waits this long at most for what other gateways have to say.
+pub const PRESENCE_WAIT: Duration = Duration::from_millis(300);
+/// A gateway that was asked for its members of a room and has not answered is asked again after this time.
+pub const PRESENCE_ASK_RETRY: Duration = Duration::from_secs(1);
+/// What a digest says that is not here yet may be on its way for this long.
+pub const PRESENCE_GRACE: Duration = Duration::from_millis(250);
+/// How often a gateway looks which others are silent.
+pub const PRESENCE_LOOK: Duration = Duration::from_millis(250);
+/// Members and rooms in one message between gateways: keeps it below [`MESSAGE_BYTES_MAX`].
+pub const PRESENCE_MEMBERS_MAX: usize = 300;
+/// Parts in which one gateway's members of one room come; what is above them is not listed elsewhere.
+pub const PRESENCE_PARTS_MAX: u32 = 400;
+/// Rooms in the digest of one heartbeat; the rest goes with the next ones.
+pub const DIGEST_ROOMS_MAX: usize = 300;
+/// Rooms that wait for a place in a digest; above it a heartbeat's number is left out, and others ask for everything.
+pub const DIGEST_WAITING_MAX: usize = 20_000;
+/// Gateways that one gateway knows; what a further one says is ignored, and counted.
+pub const GATEWAYS_MAX: usize = 1_000;
+/// Gateways whose goodbye is remembered, so that what was still on its way from one brings nobody back.
+pub const GONE_GATEWAYS_MAX: usize = 100;
+/// Commands waiting for the presence's task.
+pub const PRESENCE_COMMANDS_MAX: usize = 16_384;
+/// Recipients named in one direct message.
+pub const DIRECT_RECIPIENTS_MAX: usize = 100;
+/// Sockets of one gateway in one direct message between gateways; with more it goes in several.
+pub const DIRECT_CHANNELS_MAX: usize = 10_000;
+
 // The lobby.
 
 /// Students waiting at once; the next one is refused with `queue_full`.

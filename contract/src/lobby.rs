@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{ChatId, Incarnation, UserId};
+use crate::names::{ChatId, Incarnation, RoomId, UserId};
 use crate::reason::Reason;
 use crate::wire::V1;
 
@@ -202,6 +202,10 @@ pub struct Heartbeat {
     /// It says goodbye: every socket of it is gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
+    /// The rooms whose members here have changed, each with the version that they have now. What changed since the
+    /// heartbeat before is in this one, or a number is left out. At most [`crate::limits::DIGEST_ROOMS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<(RoomId, u64)>,
 }
 
 // ---- from the matcher to gateways --------------------------------------------------------------------------------

@@ -242,6 +242,13 @@ impl SessionKey {
     }
 }
 
+/// As text, whose order is that of the keys: the sessions of a user stand side by side.
+impl std::borrow::Borrow<str> for SessionKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl<'de> Deserialize<'de> for SessionKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
@@ -468,6 +475,12 @@ pub const HISTORY_BEHIND: &str = "sb.history.behind";
 /// Pushes to single sockets of a gateway: [`crate::lobby::Push`] → [`crate::lobby::Pushed`].
 pub fn gateway_subject(gateway: &Incarnation) -> String {
     format!("sb.gateway.{}", escape(gateway.as_str()))
+}
+
+/// What gateways tell each other about rooms: [`crate::presence::Peer`]. Beside [`gateway_subject`], so that a burst
+/// of it delays nothing of the lobby.
+pub fn gateway_rooms(gateway: &Incarnation) -> String {
+    format!("sb.gateway.{}.rooms", escape(gateway.as_str()))
 }
 
 /// The heartbeat of a gateway: [`crate::lobby::Heartbeat`].

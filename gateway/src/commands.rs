@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use switchboard_contract::lobby::{At, ChannelId, Role};
 use switchboard_contract::names::{ChatId, SessionKey, UserId};
+use switchboard_contract::presence::Delta;
 use switchboard_contract::room::{Change, Rank};
 
 use crate::payload::{HistoryParams, Message};
@@ -159,4 +160,38 @@ pub enum Recipient {
     Session(SessionKey),
     /// To all of a user's.
     User(UserId),
+}
+
+/// What a room's topic tells presence. `M` is where a member is reached.
+#[derive(Debug, PartialEq)]
+pub enum PresenceCommand<M> {
+    /// A join was answered; `presence_state` follows.
+    Join {
+        /// The new member.
+        chan: ChannelId,
+        /// As whom.
+        key: SessionKey,
+        /// Where it is reached.
+        mailbox: M,
+    },
+    /// A member is gone.
+    Leave {
+        /// Which.
+        chan: ChannelId,
+    },
+    /// A direct message; [`crate::mailbox::Event::Done`] follows.
+    Direct {
+        /// Who sends it.
+        chan: ChannelId,
+        /// Which request.
+        serial: u32,
+        /// To whom.
+        to: Vec<Recipient>,
+        /// As they get it, JSON.
+        payload: Box<str>,
+        /// Who is answered.
+        mailbox: M,
+    },
+    /// A gateway said on the room's subject what has changed.
+    Delta(Box<Delta>),
 }

@@ -12,16 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use switchboard_contract::limits;
+use switchboard_contract::lobby::ChannelId;
 use switchboard_contract::log::Position;
-use switchboard_contract::names::{self, LogName};
+use switchboard_contract::names::{self, LogName, RoomId};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::wire;
 use tokio::sync::mpsc;
 
 use crate::chat::ChatKind;
-use crate::commands::TopicCommand;
+use crate::commands::{PresenceCommand, TopicCommand};
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
+use crate::presence_task::PresenceHandle;
 use crate::repair;
 use crate::room::RoomKind;
 use crate::topic::Stamp;
@@ -56,6 +58,7 @@ pub struct Hub(Arc<Shared>);
 pub struct Shared {
     nats: Nats,
     lobby: LobbyHandle,
+    presence: PresenceHandle,
     chats: Topics<ChatKind>,
     rooms: Topics<RoomKind>,
     message_ids: AtomicU64,
@@ -65,10 +68,11 @@ pub struct Shared {
 
 impl Hub {
     /// A hub without topics. Its task ends with it.
-    pub fn new(nats: Nats, lobby: LobbyHandle) -> Self {
+    pub fn new(nats: Nats, lobby: LobbyHandle, presence: PresenceHandle) -> Self {
         let hub = Hub(Arc::new(Shared {
             nats: nats.clone(),
             lobby,
+            presence,
             chats: Topics(Mutex::default()),
             rooms: Topics(Mutex::default()),
             message_ids: AtomicU64::new(0),
@@ -89,6 +93,11 @@ impl Hub {
                 Err(mpsc::error::SendError(Command::Client(back, mailbox))) => command = (back, mailbox),
             }
         }
+    }
+
+    /// A channel of a room has failed, and with it what would have told presence that it is gone.
+    pub async fn failed(&self, room: RoomId, chan: ChannelId) {
+        self.0.presence.send(room, PresenceCommand::Leave { chan }).await;
     }
 
     /// The queue of a topic's task. A join starts one; a push to one that is not there any more has lost its channel.

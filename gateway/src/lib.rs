@@ -18,6 +18,8 @@ pub mod mailbox;
 mod object;
 mod observe;
 pub mod payload;
+pub mod presence;
+pub mod presence_task;
 mod repair;
 pub mod room;
 pub mod server;
@@ -45,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::auth::args::AuthArgs;
 use crate::hub::Hub;
+use crate::presence_task::PresenceHandle;
 use crate::server::Gateway;
 use crate::session::SessionLimits;
 
@@ -75,6 +78,9 @@ pub struct Args {
     #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", default_value_t = limits::CAPACITY_MAX,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CAPACITY_LIMIT)))]
     pub max_capacity: u32,
+    /// Sockets in a room above which its clients get a count of them instead of lists.
+    #[arg(long, env = "SWITCHBOARD_PRESENCE_LIST_MAX", default_value_t = limits::PRESENCE_LIST_MAX)]
+    pub presence_list_max: usize,
     /// Silence after which a socket is closed, in seconds.
     #[arg(long, env = "SWITCHBOARD_IDLE_TIMEOUT", default_value_t = limits::IDLE_TIMEOUT.as_secs())]
     pub idle_timeout: u64,
@@ -105,17 +111,19 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
 
     let incarnation = Incarnation::new();
     let starting = start(&args, auth, &incarnation);
-    let Some((nats, gateway, mut lobby)) = stop.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
+    let Some(started) = stop.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
+    let Started { nats, gateway, presence, mut lobby_task, mut presence_task } = started;
     tracing::info!(%address, gateway = %incarnation, "listening");
     tokio::spawn(server::accept(listener, gateway.clone(), args.max_connections, accepting.clone()));
-    let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), address);
+    let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), presence, address);
     tokio::spawn(background.clone().run_until_cancelled_owned(beating));
 
     let watching = watch_readiness(&nats, &gateway, &readiness);
     tokio::select! {
         () = stop.cancelled() => {}
         () = watching => {}
-        ended = &mut lobby => bail!("the lobby's task has failed: {ended:?}"),
+        ended = &mut lobby_task => bail!("the lobby's task has failed: {ended:?}"),
+        ended = &mut presence_task => bail!("the task of presence has failed: {ended:?}"),
     }
 
     readiness.set(Err("draining"));
@@ -147,24 +155,30 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(
-    args: &Args,
-    auth: Auth,
-    incarnation: &Incarnation,
-) -> anyhow::Result<(Nats, Arc<Gateway>, JoinHandle<()>)> {
+struct Started {
+    nats: Nats,
+    gateway: Arc<Gateway>,
+    presence: PresenceHandle,
+    lobby_task: JoinHandle<()>,
+    presence_task: JoinHandle<()>,
+}
+
+async fn start(args: &Args, auth: Auth, incarnation: &Incarnation) -> anyhow::Result<Started> {
     let nats = Nats::connect(&args.common, "gateway", incarnation).await?;
     for asset in [Asset::Rooms, Asset::RoomRecords, Asset::Lobby, Asset::Gateways] {
         streams::wait_for(&nats, asset).await?;
     }
-    let (lobby, task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;
-    let hub = Hub::new(nats.clone(), lobby.clone());
+    let (lobby, lobby_task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;
+    let (presence, presence_task) =
+        presence_task::start(nats.clone(), incarnation.clone(), args.presence_list_max).await?;
+    let hub = Hub::new(nats.clone(), lobby.clone(), presence.clone());
     let limits = SessionLimits {
         channels: args.max_channels,
         capacity: args.max_capacity,
         idle: Duration::from_secs(args.idle_timeout),
     };
-    let gateway = Gateway::new(lobby, hub, auth, limits, args.allowed_origins.clone());
-    Ok((nats, Arc::new(gateway), task))
+    let gateway = Arc::new(Gateway::new(lobby, hub, auth, limits, args.allowed_origins.clone()));
+    Ok(Started { nats, gateway, presence, lobby_task, presence_task })
 }
 
 /// Ready while NATS is there and the matcher knows this gateway.
@@ -186,14 +200,22 @@ async fn watch_readiness(nats: &Nats, gateway: &Gateway, readiness: &Readiness) 
 }
 
 /// Says each second that this gateway lives, and now and then what it is.
-async fn beat(nats: Nats, incarnation: Incarnation, gateway: Arc<Gateway>, address: SocketAddr) {
+async fn beat(
+    nats: Nats,
+    incarnation: Incarnation,
+    gateway: Arc<Gateway>,
+    presence: PresenceHandle,
+    address: SocketAddr,
+) {
     let since = wire::timestamp(SystemTime::now());
     let mut tick = tokio::time::interval(limits::HEARTBEAT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     for n in 1u64.. {
         tick.tick().await;
-        let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n, bye: false };
-        nats.publish(names::alive_gateway(&incarnation), wire::encode(&beat)).await;
+        if let Some(rooms) = presence.digest() {
+            let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n, bye: false, rooms };
+            nats.publish(names::alive_gateway(&incarnation), wire::encode(&beat)).await;
+        }
         if n % 5 == 1 {
             let record = GatewayRecord {
                 v: V1,
@@ -210,7 +232,7 @@ async fn beat(nats: Nats, incarnation: Incarnation, gateway: Arc<Gateway>, addre
 
 /// Takes this gateway off the lists at once.
 async fn goodbye(nats: &Nats, incarnation: &Incarnation) {
-    let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n: u64::MAX, bye: true };
+    let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n: u64::MAX, bye: true, rooms: Vec::new() };
     nats.publish(names::alive_gateway(incarnation), wire::encode(&beat)).await;
     let marker = header("KV-Operation", "DEL");
     let subject = names::gateway_record_subject(incarnation);

@@ -114,13 +114,14 @@ async fn serve(
         let view = RoomView { since: record.since, state: record.state, keywords: Vec::new() };
         return Ok(Loaded { last_seq, dropped_to: 0, view, replay });
     };
-    let mut replay = Vec::new();
+    let (mut replay, mut dropped_to) = (Vec::new(), reply.dropped_to);
     if let Some(asked) = asked.filter(|asked| *asked < last_seq) {
         let read = Read { states: true, ..history_read(log, HistoryParams::default()) };
-        read_on(nats, read, asked, |message| replay.push((message.seq, Fact::kept(message)))).await?;
+        let lost_to = read_on(nats, read, asked, |message| replay.push((message.seq, Fact::kept(message)))).await?;
+        dropped_to = dropped_to.max(lost_to);
     }
     let view = reply.room.unwrap_or_else(|| RoomView { since: record.since, ..no_room() });
-    Ok(Loaded { last_seq, dropped_to: reply.dropped_to, view, replay: Some(replay) })
+    Ok(Loaded { last_seq, dropped_to, view, replay: Some(replay) })
 }
 
 /// The log, as history sees it once it has all of it; or else as the stream has it.

@@ -26,34 +26,39 @@ pub(crate) fn history_read(log: LogName, params: HistoryParams) -> Read {
 /// Reads a chat's record and its log, side by side; tried again until the caller's deadline.
 pub(crate) async fn load(nats: &Nats, chat: ChatId, last_seq: Option<u64>) -> Result<Loaded, Refusal> {
     let read = history_read(LogName::Chat(chat.clone()), HistoryParams::default());
-    let (record, log) = tokio::join!(read_record(nats, chat), read_log(nats, &read));
+    let (record, mut log) = tokio::join!(read_record(nats, chat), read_log(nats, &read));
     let mut replay = Vec::new();
     if let Some(last_seq) = last_seq.filter(|last_seq| *last_seq < log.said) {
-        read_on(nats, read, last_seq, |message| {
+        let lost_to = read_on(nats, read, last_seq, |message| {
             if let Some(role) = message.from.as_ref().and_then(|from| from.role) {
                 replay.push((message.seq, role, message.payload.to_owned()));
             }
         })
         .await?;
+        log.dropped_to = log.dropped_to.max(lost_to);
     }
     Ok(Loaded { record, log, replay })
 }
 
-/// Reads what a log has behind `after`, page by page.
+/// Reads what a log has behind `after`, page by page. Up to where that was dropped before it could be read; 0: nothing.
 pub(crate) async fn read_on(
     nats: &Nats,
     read: Read,
     after: u64,
     mut take: impl FnMut(&Message<'_>),
-) -> Result<(), Refusal> {
+) -> Result<u64, Refusal> {
     let mut page = Read { after: Some(after), limit: None, oldest_first: true, ..read };
+    let mut lost_to = 0;
     loop {
         let reply = read_log(nats, &page).await;
+        if page.after.is_some_and(|after| reply.dropped_to > after) {
+            lost_to = reply.dropped_to;
+        }
         let messages = messages(&reply).ok_or(Reason::Unavailable)?;
         messages.iter().for_each(&mut take);
         match messages.last() {
             Some(last) if !reply.complete => page.after = Some(last.seq),
-            Some(_) | None => return Ok(()),
+            Some(_) | None => return Ok(lost_to),
         }
     }
 }

@@ -60,6 +60,22 @@ pub enum Event {
         /// The event.
         broadcast: Broadcast,
     },
+    /// Who is in a room, for one channel; from then on it gets what is newer.
+    PresenceState {
+        /// Which channel.
+        chan: ChannelId,
+        /// Grows with whatever is told of presence.
+        version: u64,
+        /// The payload of `presence_state`.
+        payload: Box<str>,
+    },
+    /// What has changed in a room's presence, for channels that have got a state of a smaller version, once each.
+    Presence {
+        /// As above.
+        version: u64,
+        /// The event.
+        broadcast: Broadcast,
+    },
     /// An event for this channel alone.
     Push {
         /// Which channel.

@@ -13,6 +13,19 @@ pub(crate) static MESSAGES: LazyLock<Counter> = LazyLock::new(|| counter!("switc
 /// Rows in this gateway's lobby table.
 pub(crate) static LOBBY_ROWS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchboard_gateway_lobby_rows"));
 
+/// Rooms whose presence this gateway follows.
+pub(crate) static PRESENCE_ROOMS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchboard_gateway_presence_rooms"));
+
+/// Other gateways were asked for their members of rooms.
+pub(crate) fn presence_asks(rooms: usize) {
+    counter!("switchboard_gateway_presence_asks_total").increment(rooms as u64);
+}
+
+/// Another gateway is gone.
+pub(crate) fn gateway_gone() {
+    counter!("switchboard_gateway_presence_gone_total").increment(1);
+}
+
 /// A gap in a log has come to its end.
 pub(crate) fn gap(how: How) {
     let how = match how {
@@ -35,6 +48,10 @@ pub(crate) fn describe() {
     describe_counter!("switchboard_gateway_claims_total", "Claims passed on to the matcher.");
     describe_counter!("switchboard_gateway_messages_total", "Messages written to logs.");
     describe_counter!("switchboard_gateway_gaps_total", "Gaps in logs: repaired by history or stream, or shown.");
+    describe_gauge!("switchboard_gateway_presence_rooms", Unit::Count, "Rooms whose presence this gateway follows.");
+    describe_counter!("switchboard_gateway_presence_asks_total", "Rooms that other gateways were asked about.");
+    describe_counter!("switchboard_gateway_presence_gone_total", "Other gateways that died or said goodbye.");
+    describe_counter!("switchboard_gateway_presence_strangers_total", "Words of gateways beyond those known at most.");
     describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
     describe_counter!("switchboard_gateway_closes_total", "Sockets closed by this gateway, by close code.");
     describe_counter!("switchboard_gateway_tokens_refused_total", "Tokens that did not count, by reason.");

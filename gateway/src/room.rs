@@ -16,7 +16,7 @@ use switchboard_contract::names::{RoomId, SessionKey, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::room::{Rank, RoomState, RoomView};
 
-use crate::commands::{RoomJoin, RoomPush};
+use crate::commands::{PresenceCommand, RoomJoin, RoomPush};
 use crate::mailbox::{Broadcast, Event, Outcome};
 use crate::payload::Refusal;
 use crate::topic::{Effect, Kind, Member, Stamp, To, Topic};
@@ -109,8 +109,9 @@ impl RoomKind {
     }
 
     /// What follows the answer to a join: who is here.
-    fn welcome<M: Clone>(&mut self, to: &mut To<'_, M>) {
-        to.push("presence_state", "{}");
+    fn welcome<M: Clone>(&self, who: &RoomMember, to: &mut To<'_, M>) {
+        let join = PresenceCommand::Join { chan: to.chan, key: who.session.clone(), mailbox: to.mailbox.clone() };
+        to.out.push(Effect::Presence(self.id.clone(), join));
     }
 
     /// Whether a member may change the room, as far as is known here.
@@ -180,7 +181,8 @@ impl Kind for RoomKind {
             to.push("gap", format!("{{\"from\":{from},\"to\":{lost_to}}}"));
         }
         for (seq, fact) in replay.into_iter().flatten() {
-            if seq <= last_seq && asked.is_some_and(|asked| seq > asked) && seq >= view.since {
+            let lost = gap.is_some_and(|(_, lost_to)| seq <= lost_to);
+            if seq <= last_seq && !lost && asked.is_some_and(|asked| seq > asked) {
                 match fact.what {
                     What::Counted(said) | What::Said(_, said) => to.push(String::from(said.event), said.payload),
                     What::State(state) => to.push("room:state", state),
@@ -192,11 +194,13 @@ impl Kind for RoomKind {
             self.voids.unknown_to(last_seq);
             self.view = view;
         }
-        self.welcome(to);
+        self.welcome(who, to);
         Ok(())
     }
 
-    fn left<M: Clone>(&mut self, _: Member<M, Self>, _: bool, _: &mut Vec<Effect<M>>) {}
+    fn left<M: Clone>(&mut self, member: Member<M, Self>, _: bool, out: &mut Vec<Effect<M>>) {
+        out.push(Effect::Presence(self.id.clone(), PresenceCommand::Leave { chan: member.chan }));
+    }
 
     fn push<M: Clone>(
         &mut self,

@@ -152,6 +152,7 @@ impl Socket {
                 effect @ (Effect::Lobby(_)
                 | Effect::Chat(..)
                 | Effect::Room(..)
+                | Effect::Failed(..)
                 | Effect::JoinRoom(..)
                 | Effect::Verify { .. }) => self.tell(effect).await,
             }
@@ -187,6 +188,7 @@ impl Socket {
         match effect {
             Effect::Lobby(command) => self.gateway.lobby.send(command, &self.mailbox).await,
             Effect::Chat(chat, command) => self.gateway.hub.send::<ChatKind>(&chat, command, &self.mailbox).await,
+            Effect::Failed(room, chan) => self.gateway.hub.failed(room, chan).await,
             Effect::Room(room, command) => self.gateway.hub.send::<RoomKind>(&room, command, &self.mailbox).await,
             Effect::JoinRoom(room, joining) => self.join_room(room, *joining).await,
             Effect::Verify { chan, serial, token } => {

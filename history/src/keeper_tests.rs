@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use switchboard_contract::names::RoomId;
 
 use super::*;
@@ -226,4 +227,91 @@ fn what_is_on_its_way_is_bounded_and_nobody_is_left_out() {
         }
     }
     assert_eq!((seen, most), (4_000, ROOM_REQUESTS_MAX));
+}
+
+/// What happens to a room while it is kept.
+#[derive(Clone, Debug)]
+enum Happens {
+    Passes(u64),
+    Answer(Came),
+    Logged,
+    Said,
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let came = prop_oneof![
+        20 => Just(Came::Done),
+        1 => Just(Came::Somebody),
+        1 => Just(Came::Refused),
+        1 => Just(Came::Failed),
+    ];
+    prop_oneof![
+        10 => (0..15_000u64).prop_map(Happens::Passes),
+        20 => came.prop_map(Happens::Answer),
+        1 => Just(Happens::Logged),
+        1 => Just(Happens::Said),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_room_is_wiped_before_its_time(story in proptest::collection::vec(happens(), 1..400)) {
+        let (mut keeper, room) = (Keeper::new(LINGER), room("r"));
+        let start = Instant::now();
+        let (mut now, mut doing, mut seq, mut said) = (start, None, 7, 0);
+        // When somebody was there last; the record is closing since when, and what was logged last then.
+        let (mut there, mut closed) = (start, None);
+        let life = |seq, said| Some(Life { since: 7, state_seq: 7, last_seq: seq, said_by_user: said, next_end: None });
+        keeper.note(&room, life(seq, said), now, 0);
+        for happens in story {
+            match happens {
+                Happens::Passes(ms) => now += Duration::from_millis(ms),
+                Happens::Logged | Happens::Said => {
+                    seq += 1;
+                    if matches!(happens, Happens::Said) {
+                        (said, there) = (seq, now);
+                    }
+                    keeper.note(&room, life(seq, said), now, 0);
+                }
+                Happens::Answer(came) => {
+                    let Some(act) = doing.take() else { continue };
+                    match (act, came) {
+                        (Act::Probe, Came::Somebody) => there = now,
+                        (Act::Close, Came::Done) => closed = Some(now),
+                        (Act::Snapshot, Came::Done) => keeper.stored(&room, 7, 7),
+                        _ => {}
+                    }
+                    keeper.done(&room, act, came, now, 0);
+                }
+            }
+            if doing.is_none() {
+                let due = keeper.due(now, 0);
+                prop_assert!(due.len() <= 1);
+                doing = due.first().map(|(_, act)| *act);
+                match doing {
+                    Some(Act::Wipe { last_seq }) => {
+                        prop_assert!(now >= there + LINGER, "somebody was there a moment ago");
+                        prop_assert!(closed.is_some_and(|closed| now >= closed + ROOM_CLOSING));
+                        prop_assert!(last_seq == seq, "what was logged since is not expected");
+                        closed = None;
+                    }
+                    Some(Act::Close) => prop_assert!(now >= there + LINGER),
+                    Some(Act::Delete) => prop_assert!(false, "it lives"),
+                    Some(Act::Probe | Act::Snapshot | Act::Expire { .. }) | None => {}
+                }
+            }
+        }
+        // Left alone it is wiped in the end.
+        let mut wiped = matches!(doing, Some(Act::Wipe { .. }));
+        for _ in 0..200 {
+            if let Some(act) = doing.take() {
+                keeper.stored(&room, 7, 7);
+                keeper.done(&room, act, Came::Done, now, 0);
+            }
+            now += Duration::from_secs(2);
+            doing = keeper.due(now, 0).first().map(|(_, act)| *act);
+            wiped |= matches!(doing, Some(Act::Wipe { .. }));
+        }
+        prop_assert!(wiped);
+    }
 }

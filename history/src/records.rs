@@ -2,6 +2,8 @@
 //!
 //! Each write is a rollup, as those of KV `lobby` are: what the bucket's limit drops, a crash of NATS would bring back.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use async_nats::HeaderMap;
 use async_nats::jetstream;
@@ -16,12 +18,25 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::room::RoomRecord;
 use switchboard_contract::wire::{decode, encode};
 
+/// Between attempts to read all records.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// All records. One that is not understood is left out, and counted.
 ///
 /// # Errors
 /// If NATS does not deliver all of them within [`START_TIMEOUT`].
 pub(crate) async fn load(nats: &Nats) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
-    tokio::time::timeout(START_TIMEOUT, read_all(nats)).await.context("the records were not delivered in time")?
+    let load = async {
+        loop {
+            match read_all(nats).await {
+                Ok(records) => return records,
+                // A cluster without a leader yet, or one that has just lost it.
+                Err(error) => tracing::debug!("the records cannot be read yet: {error:#}"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    tokio::time::timeout(START_TIMEOUT, load).await.context("the records were not delivered in time")
 }
 
 async fn read_all(nats: &Nats) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {

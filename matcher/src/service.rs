@@ -15,6 +15,7 @@ use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt as _};
 use switchboard_contract::ack::Outcome;
 use switchboard_contract::admin::Readiness;
+use switchboard_contract::alive::Alive;
 use switchboard_contract::lease::Lease;
 use switchboard_contract::limits::{BATCH_INTERVAL, HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
 use switchboard_contract::lobby::{Done, Heartbeat, Leader, Push, Status};
@@ -27,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::alive::Alive;
+use crate::alive::Strangers;
 use crate::core::{Config, Core, Counters, Effect, Input, Now, Token};
 use crate::observe;
 use crate::outbox::{Out, Outbox};
@@ -73,6 +74,7 @@ pub(crate) struct Term<'a> {
     held_back: bool,
     heartbeats: Subscriber,
     alive: Alive,
+    strangers: Strangers,
     look: Interval,
     link: watch::Receiver<u64>,
     counters: Counters,
@@ -136,6 +138,7 @@ impl<'a> Term<'a> {
             held_back: false,
             heartbeats,
             alive: Alive::default(),
+            strangers: Strangers::default(),
             look,
             link,
             counters: Counters::default(),
@@ -357,7 +360,7 @@ impl<'a> Term<'a> {
                 self.ask(tell::round_trip);
             }
         }
-        for gateway in self.alive.strangers(at, |gateway| self.core.knows(gateway)) {
+        for gateway in self.strangers.due(at, &self.alive, |gateway| self.core.knows(gateway)) {
             tracing::info!(%gateway, "a gateway is asked for its table");
             observe::push("resend");
             let push = Push { v: V1, epoch: self.epoch.number, new_chats: Vec::new(), positions: None, resend: true };

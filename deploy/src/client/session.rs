@@ -198,6 +198,19 @@ impl Client {
         self.find(|m| m.event == event && m.topic == topic, &format!("{event} on {topic}"), within).await
     }
 
+    /// Waits for the next message that `is` what is wanted; one that came already counts.
+    ///
+    /// # Errors
+    /// If it does not come in time.
+    pub async fn expect_where(
+        &mut self,
+        is: impl Fn(&Message) -> bool,
+        what: &str,
+        within: Duration,
+    ) -> Result<Message, ClientError> {
+        self.find(is, what, within).await
+    }
+
     /// Checks that no event of this name comes for a while, nor has come unseen.
     ///
     /// # Errors

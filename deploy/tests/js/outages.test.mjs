@@ -2,17 +2,12 @@
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { claim, connect, inbox, reply, studentGateway, teacher, teacherGateway, unique } from "./users.mjs";
+import {
+  claim, connect, eventually, inbox, reply, sleep, studentGateway, teacher, teacherGateway, unique,
+} from "./users.mjs";
 import { please, thanks } from "./control.mjs";
 
 after(thanks);
-
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Waits until it holds. */
-async function eventually(what, holds) {
-  for (const end = Date.now() + 30_000; !holds(); await sleep(10)) assert.ok(Date.now() < end, `never: ${what}`);
-}
 
 /** Pushes until it is answered with `ok`; a push that the connection took with it has no answer. */
 async function insist(channel, event, payload) {

@@ -13,6 +13,13 @@ after(() => sockets.forEach((socket) => socket.disconnect()));
 
 export const unique = (name) => `${name}-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
 
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Waits until it holds. */
+export async function eventually(what, holds) {
+  for (const end = Date.now() + 30_000; !holds(); await sleep(10)) assert.ok(Date.now() < end, `never: ${what}`);
+}
+
 export function connect(gateway, options = {}) {
   const socket = new Socket(`${gateway.replace("http", "ws")}/socket`, { transport: WebSocket, ...options });
   socket.connect();

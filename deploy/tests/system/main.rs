@@ -7,6 +7,7 @@ mod killer;
 mod lobby;
 mod outages;
 mod phoenix_js;
+mod presence;
 mod process;
 mod repository;
 mod rooms;

@@ -61,3 +61,9 @@ async fn phoenix_js_while_processes_die() {
     let Some(system) = system().await else { return };
     node(system, "outages.test.mjs").await;
 }
+
+#[tokio::test]
+async fn phoenix_js_in_a_room() {
+    let Some(system) = system().await else { return };
+    node(system, "presence.test.mjs").await;
+}

@@ -53,7 +53,8 @@ pub fn believed(user_token: Option<&Token>, join: &RoomJoin, names: &ClaimNames,
     let said = |token: Option<&Token>| token.and_then(|token| Said::unverified(token, names));
     let (user, room) = (said(user_token), said(join.token.as_ref()));
     let told = || [&user, &room].into_iter().flatten().find_map(|said| said.user().ok().flatten());
-    let as_it_stands = || UserId::text(user_token?.as_str()).ok().filter(|id| user.is_none() && !id.as_str().contains(':'));
+    let as_it_stands =
+        || UserId::text(user_token?.as_str()).ok().filter(|id| user.is_none() && !id.as_str().contains(':'));
     let anon = || UserId::text(&format!("anon-{anybody}")).unwrap_or_else(|_| UserId::from(0));
     let ranks = || [&room, &user].into_iter().flatten().find_map(|said| said.rank().ok().flatten());
     RoomUser {

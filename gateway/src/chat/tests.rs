@@ -94,6 +94,7 @@ impl Topic {
             other @ (Effect::Tell { .. } | Effect::Judge { .. }) => format!("{other:?}"),
             Effect::Lobby(_, LobbyCommand::Set { chan, at, .. }) => format!("row {chan} {at:?}"),
             Effect::Lobby(_, command) => format!("{command:?}"),
+            Effect::Presence(room, command) => format!("presence {room} {command:?}"),
         };
         self.out.drain(..).map(show).collect()
     }

@@ -195,6 +195,7 @@ impl<K: Served> Task<K> {
             }
             Effect::Repaired(how) => observe::gap(how),
             Effect::Lobby(mailbox, command) => self.hub.0.lobby.send(command, &mailbox).await,
+            Effect::Presence(room, command) => self.hub.0.presence.send(room, command).await,
             Effect::Load { chan, last_seq } => {
                 let loading = K::load(nats, self.id.clone(), last_seq);
                 self.work.push(Box::pin(async move {

@@ -1,7 +1,5 @@
 //! What a room's members push.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
 use switchboard_contract::log::Entry;
@@ -13,9 +11,9 @@ use switchboard_contract::wire::{self, V1};
 
 use super::fact::from_field;
 use super::{RoomKind, RoomMember, Sent};
-use crate::commands::{Recipient, RoomPush};
+use crate::commands::{PresenceCommand, RoomPush};
 use crate::frame::{Binary, encode_binary};
-use crate::mailbox::{Event, Outcome};
+use crate::mailbox::Outcome;
 use crate::object;
 use crate::payload::{Message, Refusal};
 use crate::topic::{Effect, Member, Stamp, To};
@@ -30,9 +28,6 @@ impl RoomKind {
         stamp: impl FnOnce() -> Stamp,
         out: &mut Vec<Effect<M>>,
     ) {
-        if let RoomPush::Direct(recipients, payload) = push {
-            return direct(members, at, serial, &recipients, &payload, out);
-        }
         let Member { chan, mailbox, who, .. } = &mut members[at];
         let chan = *chan;
         let mut to = To { mailbox: &*mailbox, chan, serial, out };
@@ -73,7 +68,13 @@ impl RoomKind {
             RoomPush::History(params) => {
                 to.out.push(Effect::History { to: to.mailbox.clone(), chan, serial, params });
             }
-            RoomPush::Direct(..) => {}
+            // Presence knows where they are, on whichever gateway.
+            RoomPush::Direct(recipients, payload) => {
+                let payload = object::with(&payload, &from_field(&who.sender())).into();
+                let mailbox = to.mailbox.clone();
+                let direct = PresenceCommand::Direct { chan, serial, to: recipients, payload, mailbox };
+                to.out.push(Effect::Presence(self.id.clone(), direct));
+            }
         }
     }
 
@@ -93,34 +94,6 @@ impl RoomKind {
         who.sends(Sent { serial: to.serial, id: id.into(), void: Reason::Quiet });
         to.out.push(Effect::Publish { chan: to.chan, serial: to.serial, entry, message_id });
     }
-}
-
-/// Delivers a direct message to the sockets of this gateway, and answers it. HERE others have to be asked, once it is
-/// known which gateways hold whom.
-fn direct<M: Clone>(
-    members: &[Member<M, RoomKind>],
-    at: usize,
-    serial: u32,
-    recipients: &[Recipient],
-    payload: &str,
-    out: &mut Vec<Effect<M>>,
-) {
-    let sender = &members[at];
-    let payload = object::with(payload, &from_field(&sender.who.sender()));
-    let meant = |who: &RoomMember| {
-        recipients.iter().any(|recipient| match recipient {
-            Recipient::Session(session) => *session == who.session,
-            Recipient::User(user) => *user == who.user,
-        })
-    };
-    let mut sockets = 0;
-    for member in members.iter().filter(|m| m.chan != sender.chan && m.is_live() && meant(&m.who)) {
-        sockets += 1;
-        let event = Event::Push { chan: member.chan, event: "new_msg".into(), payload: payload.as_str().into() };
-        out.push(Effect::Send(member.mailbox.clone(), Arc::new(event)));
-    }
-    let mut to = To { mailbox: &sender.mailbox, chan: sender.chan, serial, out };
-    to.done(Outcome::Ok(format!("{{\"recipients\":{sockets}}}").into()));
 }
 
 fn entry(event: &str, who: &RoomMember, payload: &RawValue, id: &str, at: &str) -> Bytes {

@@ -126,7 +126,13 @@ impl Topic {
                 Event::Push { event, payload, .. } => format!("{to}: {event} {payload}"),
                 Event::Failed { .. } => format!("{to}: failed"),
                 Event::Binary { frame, .. } => format!("{to}: binary {}", frame.len()),
-                other => format!("{to}: {other:?}"),
+                other @ (Event::Done { .. }
+                | Event::PresenceState { .. }
+                | Event::Presence { .. }
+                | Event::Renewed { .. }
+                | Event::Status { .. }
+                | Event::NewChat { .. }
+                | Event::Close(_)) => format!("{to}: {other:?}"),
             },
             Effect::Load { chan, last_seq } => format!("load {chan} {last_seq:?}"),
             Effect::Publish { entry, message_id, .. } => {
@@ -138,6 +144,14 @@ impl Topic {
             Effect::Repair { after, to } => format!("repair {after} {to}"),
             Effect::Repaired(how) => format!("repaired {how:?}"),
             Effect::Lobby(..) => panic!("a room has nothing to do with the lobby"),
+            Effect::Presence(room, command) => match command {
+                PresenceCommand::Join { chan, key, mailbox } => format!("{mailbox}: in {room} as {key} on {chan}"),
+                PresenceCommand::Leave { chan } => format!("{chan} has left"),
+                PresenceCommand::Direct { chan, serial, to, payload, mailbox } => {
+                    format!("{mailbox}: {chan} {serial} to {} {payload}", to.len())
+                }
+                PresenceCommand::Delta(delta) => format!("{} says {}", delta.gateway, delta.to),
+            },
         };
         self.out.drain(..).map(show).collect()
     }
@@ -172,7 +186,7 @@ fn a_join_of_a_room_is_answered_with_its_state_and_who_is_there() {
         topic.shown(),
         [
             r#"ada: 1 ok {"room":{"quiet":true,"quiet_rank":50,"title":null},"rank":50,"last_seq":9,"recovered":true,"keywords":[{"expires_at":"t","keyword":"tea"}]}"#,
-            "ada: presence_state {}",
+            "ada: in r as ada:s on 1",
         ]
     );
 }
@@ -190,7 +204,7 @@ fn what_a_member_missed_follows_its_join_and_what_came_meanwhile_follows_that() 
     let shown = topic.shown();
     assert!(shown[0].contains(r#""last_seq":5,"recovered":true"#), "{shown:?}");
     assert!(shown[1].starts_with(r#"ada: new_msg {"text":"a","from":"#), "{shown:?}");
-    assert_eq!(shown[2..4], ["ada: room:state {\"quiet\":false}", "ada: presence_state {}"]);
+    assert_eq!(shown[2..4], ["ada: room:state {\"quiet\":false}", "ada: in r as ada:s on 1"]);
     assert!(shown[4].contains("live") && shown.len() == 5, "{shown:?}");
 }
 
@@ -212,6 +226,13 @@ fn what_is_gone_is_a_gap_also_what_was_before_this_life() {
         assert!(shown[1].contains(&format!(r#""recovered":{}"#, gap.is_none())), "{shown:?}");
         assert_eq!(shown[2].strip_prefix("ada: gap "), gap, "{asked} {dropped_to} {since}");
     }
+    let mut topic = Topic::new();
+    topic.join("ada", ADA, RANK_MEMBER, Some(3));
+    // Dropped while it was being read.
+    let replay = [4, 9].map(|seq| (seq, fact(seq, &says("bob", "x", "b")))).into();
+    topic.room.loaded(ADA, Ok(Loaded { dropped_to: 8, replay: Some(replay), ..loaded(20) }), &mut topic.out);
+    let shown = topic.shown();
+    assert!(shown[3].contains("\"seq\":9") && shown.len() == 5, "what is in the gap is not shown behind it: {shown:?}");
     let mut topic = Topic::new();
     topic.join("ada", ADA, RANK_MEMBER, Some(3));
     topic.room.loaded(ADA, Ok(Loaded { replay: None, ..loaded(20) }), &mut topic.out);
@@ -349,24 +370,23 @@ fn what_is_not_understood_beside_the_log_is_passed_over() {
     assert_eq!(topic.told(body.as_bytes()), [sees("ada", "keywords", payload), sees("bob", "keywords", payload)]);
 }
 
+/// Also while the room is quiet.
 #[test]
-fn a_direct_message_reaches_those_it_names_and_never_its_sender() {
+fn presence_is_told_who_comes_and_goes_and_to_whom_a_direct_message_is() {
     let mut topic = Topic::joined();
-    topic.join("bob", 3, RANK_MEMBER, None);
-    topic.room.loaded(3, Ok(loaded(1)), &mut topic.out);
     topic.stored(5, &change(&quiet(true), None));
-    let to = vec![Recipient::User(user("bob")), Recipient::Session(session("bob")), Recipient::User(user("ada"))];
-    let payload = r#"{"to":[],"x":1,"from":{"session":"ada:s","user_id":"ada"}}"#;
+    let to = vec![Recipient::User(user("bob")), Recipient::Session(session("bob"))];
     assert_eq!(
         topic.push(ADA, 2, RoomPush::Direct(to, r#"{"to":[],"x":1}"#.into())),
-        [
-            format!("bob: new_msg {payload}"),
-            format!("bob: new_msg {payload}"),
-            r#"ada: 2 ok {"recipients":2}"#.to_owned()
-        ]
+        [r#"ada: 1 2 to 2 {"to":[],"x":1,"from":{"session":"ada:s","user_id":"ada"}}"#]
     );
-    let nobody = vec![Recipient::User(user("eve"))];
-    assert_eq!(topic.push(ADA, 3, RoomPush::Direct(nobody, "{}".into())), [r#"ada: 3 ok {"recipients":0}"#]);
+    let delta = r#"{"v":1,"kind":"presence","gateway":"g-2","from":0,"to":7}"#;
+    assert_eq!(topic.told(delta.as_bytes()), ["g-2 says 7"]);
+    topic.room.leave(BOB, true, &mut topic.out);
+    assert_eq!(topic.shown(), ["2 has left"]);
+    topic.join("bob", 3, RANK_MEMBER, None);
+    topic.room.leave(3, true, &mut topic.out);
+    assert_eq!(topic.shown(), ["load 3 None"], "who was never in has not left");
 }
 
 #[test]

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use switchboard_contract::presence::{Delta, PRESENCE};
 use switchboard_contract::room::Live;
 use switchboard_contract::unlogged::{BINARY, EVENT, Head, KEYWORDS, UnloggedEvent};
+use switchboard_contract::wire;
 
 use super::Room;
 use super::fact::from_field;
+use crate::commands::PresenceCommand;
 use crate::mailbox::Event;
 use crate::object;
 use crate::topic::Effect;
@@ -35,6 +38,11 @@ impl<M: Clone> Room<M> {
                 let event = kind.event("keywords", serde_json::json!({ "keywords": keywords }).to_string());
                 kind.view.keywords = keywords;
                 out.extend(live.map(|member| Effect::Send(member.mailbox.clone(), event.clone())));
+            }
+            Ok(PRESENCE) => {
+                if let Ok(delta) = wire::decode::<Delta>(PRESENCE, body) {
+                    out.push(Effect::Presence(kind.id.clone(), PresenceCommand::Delta(Box::new(delta))));
+                }
             }
             Ok(other) => tracing::debug!(kind = other, "an unlogged message of a newer service"),
             Err(_) => drop(understood::<Head<'_>>(body)),

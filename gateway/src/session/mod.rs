@@ -56,6 +56,8 @@ pub enum Effect {
     JoinRoom(RoomId, Box<RoomJoining>),
     /// Tell the task of a room's topic.
     Room(RoomId, RoomCommand),
+    /// Tell presence that a room's channel has failed.
+    Failed(RoomId, ChannelId),
 }
 
 /// The limits of a session that are configurable.
@@ -385,6 +387,18 @@ impl Session {
                     out.push(Effect::Send(broadcast.frame(self.vsn)));
                 }
             }
+            Event::PresenceState { chan, version, payload } => {
+                let Some(channel) = self.channels.iter_mut().find(|c| c.chan == *chan && c.joined) else { return };
+                if channel.takes_presence_state(*version) {
+                    out.push(Effect::Send(channel.encode(self.vsn, "presence_state", payload)));
+                }
+            }
+            Event::Presence { version, broadcast } => {
+                let channel = self.channels.iter_mut().find(|c| c.joined && *c.topic == *broadcast.topic());
+                if channel.is_some_and(|channel| channel.takes_presence(*version)) {
+                    out.push(Effect::Send(broadcast.frame(self.vsn)));
+                }
+            }
             Event::Push { chan, event, payload } => {
                 if let Some(channel) = self.channels.iter().find(|c| c.chan == *chan && c.joined) {
                     out.push(Effect::Send(channel.encode(self.vsn, event, payload)));
@@ -412,10 +426,13 @@ impl Session {
                         self.answer(&frame, Err(Reason::Unavailable.into()), out);
                     }
                     self.end_channel(&channel, "phx_error", out);
-                    if !matches!(channel.kind, Kind::Room(_)) {
-                        let at = At::Left { lost: true };
-                        out.push(Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None }));
-                    }
+                    out.push(match channel.kind {
+                        Kind::Room { room, .. } => Effect::Failed(room, *chan),
+                        Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => {
+                            let at = At::Left { lost: true };
+                            Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None })
+                        }
+                    });
                 }
             }
             Event::Close(code) => out.push(Effect::Close(*code)),

@@ -119,6 +119,9 @@ fn new_msg(payload: Payload<'_>) -> Result<RoomPush, Refusal> {
     let payload = object.without(&RESERVED);
     match (whom.broadcast, whom.to) {
         (true, None) => Ok(RoomPush::Broadcast(Message { payload, id: payload::own_id(&object)? })),
+        (false, Some(named)) if named.len() > limits::DIRECT_RECIPIENTS_MAX => {
+            Err(Refusal::invalid(format!("`to` has at most {} entries", limits::DIRECT_RECIPIENTS_MAX)))
+        }
         (false, Some(named)) => {
             let recipient = |Named { session, user_id, user }| match (session, user_id.or(user)) {
                 (Some(session), _) => Ok(Recipient::Session(session)),

@@ -101,6 +101,7 @@ fn shown(effects: Vec<Effect>) -> Vec<String> {
         Effect::Chat(id, command) => format!("chat {id} {command:?}"),
         Effect::Verify { chan, serial, .. } => format!("verify {chan} {serial}"),
         Effect::JoinRoom(id, joining) => format!("join room {id} {joining:?}"),
+        Effect::Failed(room, chan) => format!("failed {room} {chan}"),
         Effect::Room(id, command) => format!("room {id} {command:?}"),
         Effect::SendBinary(bytes) => format!("{bytes:?}"),
     };
@@ -463,6 +464,39 @@ fn a_channel_gets_each_version_of_the_status_once() {
         client.event(Event::Status { version, broadcast }).len()
     };
     assert_eq!([10, 9, 11, 11, 12].map(&mut status), [0, 0, 1, 0, 1]);
+}
+
+/// What an earlier join of the same topic on the same socket still gets is not shown before the state, nor twice.
+#[test]
+fn no_diff_comes_before_the_state_and_none_twice() {
+    let mut client = Client::new(Vsn::V2);
+    let joins = [("1", 1, 1), ("2", 2, 2)].map(|(join_ref, chan, serial)| {
+        client.send(&format!(r#"["{join_ref}","{join_ref}","room:r","phx_join",{{"userId":1,"session_id":"s"}}]"#));
+        client.ok(chan, serial);
+        let mut diff = |version| {
+            let broadcast = Broadcast::new("room:r", "presence_diff", "{}");
+            client.event(Event::Presence { version, broadcast }).len()
+        };
+        assert_eq!(diff(4), 0, "before the state");
+        let state = client.event(Event::PresenceState { chan, version: 5, payload: "{}".into() });
+        assert_eq!(state, [format!(r#"["{join_ref}",null,"room:r","presence_state",{{}}]"#)]);
+        let mut diff = |version| {
+            let broadcast = Broadcast::new("room:r", "presence_diff", "{}");
+            client.event(Event::Presence { version, broadcast }).len()
+        };
+        [5, 6, 6, 7].map(&mut diff)
+    });
+    assert_eq!(joins, [[0, 1, 0, 1]; 2]);
+    assert!(client.event(Event::PresenceState { chan: 1, version: 8, payload: "{}".into() }).is_empty());
+}
+
+#[test]
+fn presence_is_told_of_a_room_that_has_failed() {
+    let mut client = Client::new(Vsn::V2);
+    client.send(r#"["1","1","room:r","phx_join",{"userId":1}]"#);
+    client.ok(1, 1);
+    let shown = client.event(Event::Failed { chan: 1 });
+    assert_eq!(shown, [r#"["1","1","room:r","phx_error",{}]"#, "failed r 1"]);
 }
 
 #[test]

@@ -45,10 +45,25 @@ impl Topic {
 /// What a channel is joined to.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Teachers { id: UserId, status_version: u64, claimed: Option<Instant>, told: Vec<Told> },
-    Student { id: UserId, told: Vec<Told> },
-    Chat { chat: ChatId, role: Role },
-    Room(RoomId),
+    Teachers {
+        id: UserId,
+        status_version: u64,
+        claimed: Option<Instant>,
+        told: Vec<Told>,
+    },
+    Student {
+        id: UserId,
+        told: Vec<Told>,
+    },
+    Chat {
+        chat: ChatId,
+        role: Role,
+    },
+    Room {
+        room: RoomId,
+        /// Up to which version presence has been shown; 0: it has no state yet.
+        presence: u64,
+    },
 }
 
 /// A chat that a lobby channel was told of.
@@ -102,7 +117,7 @@ impl Channel {
     pub(super) fn claims_again(&self, now: Instant) -> bool {
         match self.kind {
             Kind::Teachers { claimed, .. } => claimed.is_none_or(|at| now >= at + limits::CLAIM_INTERVAL),
-            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room(_) => false,
+            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => false,
         }
     }
 
@@ -123,14 +138,14 @@ impl Channel {
             Kind::Teachers { .. } => Some(Role::Teacher),
             Kind::Student { .. } => Some(Role::Student),
             Kind::Chat { role, .. } => Some(role),
-            Kind::Room(_) => None,
+            Kind::Room { .. } => None,
         }
     }
 
     pub(super) fn chat_id(&self) -> Option<&ChatId> {
         match &self.kind {
             Kind::Chat { chat, .. } => Some(chat),
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Room(_) => None,
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Room { .. } => None,
         }
     }
 
@@ -141,7 +156,31 @@ impl Channel {
                 *status_version = version;
                 true
             }
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } | Kind::Room(_) => false,
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => false,
+        }
+    }
+
+    fn presence(&mut self) -> Option<&mut u64> {
+        match &mut self.kind {
+            Kind::Room { presence, .. } => Some(presence),
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => None,
+        }
+    }
+
+    /// Notes that a state of presence is shown; false on a topic without presence.
+    pub(super) fn takes_presence_state(&mut self, version: u64) -> bool {
+        self.presence().map(|shown| *shown = version).is_some()
+    }
+
+    /// Notes that a change of presence is shown; false before the state, and if it was shown or is in the state. What is
+    /// for an earlier join of the same topic on this socket comes here too.
+    pub(super) fn takes_presence(&mut self, version: u64) -> bool {
+        match self.presence() {
+            Some(shown) if *shown > 0 && *shown < version => {
+                *shown = version;
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
@@ -153,7 +192,7 @@ impl Channel {
     fn told(&mut self) -> Option<&mut Vec<Told>> {
         match &mut self.kind {
             Kind::Teachers { told, .. } | Kind::Student { told, .. } => Some(told),
-            Kind::Chat { .. } | Kind::Room(_) => None,
+            Kind::Chat { .. } | Kind::Room { .. } => None,
         }
     }
 
@@ -176,7 +215,7 @@ impl Channel {
                 *claimed = None;
                 format!("new:chat:{id}")
             }
-            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room(_) => "new:chat".to_owned(),
+            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => "new:chat".to_owned(),
         };
         Some(self.encode(vsn, &event, &chat_json(chat, "[]")))
     }
@@ -199,7 +238,7 @@ impl Channel {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let held = match &self.kind {
             Kind::Teachers { told, .. } | Kind::Student { told, .. } => told.as_slice(),
-            Kind::Chat { .. } | Kind::Room(_) => &[],
+            Kind::Chat { .. } | Kind::Room { .. } => &[],
         };
         let requests = self.pending.iter().chain(self.claim.as_deref()).map(|p| p.deadline);
         requests.chain(held.iter().filter_map(|told| told.held.as_ref()).map(|(until, _)| *until))
@@ -212,7 +251,7 @@ impl Channel {
                 Effect::Lobby(LobbyCommand::Set { chan: self.chan, at: At::Left { lost }, serial: None })
             }
             Kind::Chat { chat, .. } => Effect::Chat(chat.clone(), ChatCommand::Leave { chan: self.chan, lost }),
-            Kind::Room(room) => Effect::Room(room.clone(), RoomCommand::Leave { chan: self.chan, lost }),
+            Kind::Room { room, .. } => Effect::Room(room.clone(), RoomCommand::Leave { chan: self.chan, lost }),
         });
     }
 
@@ -267,7 +306,7 @@ pub(super) fn join(
         }
         Topic::Room(room) => {
             let joining = rooms::join(frame.payload, chan, serial)?;
-            Ok((Kind::Room(room.clone()), Effect::JoinRoom(room, Box::new(joining))))
+            Ok((Kind::Room { room: room.clone(), presence: 0 }, Effect::JoinRoom(room, Box::new(joining))))
         }
     }
 }
@@ -291,7 +330,7 @@ pub(super) fn check_claim(channel: &Channel, frame: &Frame<'_>) -> Result<(), Re
     match (&channel.kind, named.teacher_id) {
         (Kind::Teachers { id, .. }, Some(named)) if named != *id => Err(Reason::Forbidden.into()),
         (Kind::Teachers { .. }, _) => Ok(()),
-        (Kind::Student { .. } | Kind::Chat { .. } | Kind::Room(_), _) => Err(Reason::UnmatchedEvent.into()),
+        (Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. }, _) => Err(Reason::UnmatchedEvent.into()),
     }
 }
 
@@ -318,7 +357,7 @@ pub(super) fn push(
             let push = ChatCommand::Push { chan, serial, push };
             Ok(Effect::Chat(chat.clone(), push))
         }
-        (Kind::Room(room), _) => {
+        (Kind::Room { room, .. }, _) => {
             let push = RoomCommand::Push { chan, serial, push: rooms::push(frame)? };
             Ok(Effect::Room(room.clone(), push))
         }

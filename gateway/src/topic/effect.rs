@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use switchboard_contract::lobby::ChannelId;
+use switchboard_contract::names::RoomId;
 use switchboard_contract::reason::Reason;
 
-use crate::commands::LobbyCommand;
+use crate::commands::{LobbyCommand, PresenceCommand};
 use crate::mailbox::{Event, Outcome};
 use crate::payload::HistoryParams;
 
@@ -41,7 +42,7 @@ pub enum Effect<M> {
         chan: ChannelId,
         /// Which request.
         serial: u32,
-        /// As [`switchboard_contract::room::Unlogged`] has it, or a binary frame.
+        /// As [`switchboard_contract::unlogged::UnloggedEvent`] has it, or a binary frame.
         body: Bytes,
     },
     /// Ask history whether the entry of this sequence counts, and answer the member: a topic that has not seen it itself
@@ -80,6 +81,8 @@ pub enum Effect<M> {
     Repaired(How),
     /// Tell the lobby; it answers this member itself.
     Lobby(M, LobbyCommand),
+    /// Tell presence; it answers the member itself.
+    Presence(RoomId, PresenceCommand<M>),
 }
 
 /// How a gap ends.

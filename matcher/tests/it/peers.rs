@@ -133,7 +133,7 @@ impl Gateway {
 
     pub(crate) async fn beat(&mut self, bye: bool) {
         self.beats += 1;
-        let beat = Heartbeat { v: V1, gateway: self.name.clone(), n: self.beats, bye };
+        let beat = Heartbeat { v: V1, gateway: self.name.clone(), n: self.beats, bye, rooms: Vec::new() };
         self.nats.publish(names::alive_gateway(&self.name), encode(&beat)).await;
     }
 

@@ -1,0 +1,93 @@
+//! Which gateways live, as each receiver of their heartbeats judges it: one that is silent while others are heard is
+//! dead. Pure: the time comes in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::limits::{DEAD_AFTER, HEARTBEAT};
+use crate::names::Incarnation;
+
+/// When each gateway was heard last.
+#[derive(Debug, Default)]
+pub struct Alive {
+    heard: BTreeMap<Incarnation, Duration>,
+    looked_at: Duration,
+}
+
+impl Alive {
+    /// A gateway was heard.
+    pub fn heard(&mut self, now: Duration, gateway: &Incarnation) {
+        match self.heard.get_mut(gateway) {
+            Some(at) => *at = now,
+            None => {
+                self.heard.insert(gateway.clone(), now);
+            }
+        }
+    }
+
+    /// A gateway is gone.
+    pub fn forget(&mut self, gateway: &Incarnation) {
+        self.heard.remove(gateway);
+    }
+
+    /// The gateways that have been heard and are not gone.
+    pub fn gateways(&self) -> impl Iterator<Item = &Incarnation> {
+        self.heard.keys()
+    }
+
+    /// Whether this one has been heard and is not gone.
+    pub fn knows(&self, gateway: &Incarnation) -> bool {
+        self.heard.contains_key(gateway)
+    }
+
+    /// What was not heard so far says nothing: NATS was away.
+    pub fn forgive(&mut self, now: Duration) {
+        self.heard.values_mut().for_each(|at| *at = now);
+    }
+
+    /// To be called each [`HEARTBEAT`] at least: the gateways that have been silent for [`DEAD_AFTER`]. If this process
+    /// itself was not running for a while, what it has not heard says nothing, and it begins to listen anew.
+    pub fn silent(&mut self, now: Duration) -> Vec<Incarnation> {
+        let paused = now > self.looked_at + 3 * HEARTBEAT;
+        self.looked_at = now;
+        if paused {
+            self.forgive(now);
+        }
+        self.heard.iter().filter(|(_, at)| **at + DEAD_AFTER <= now).map(|(gateway, _)| gateway.clone()).collect()
+    }
+
+    /// Whether any gateway was heard so lately that silence of another is its own.
+    pub fn hears(&self, now: Duration) -> bool {
+        self.heard.values().any(|at| *at + 2 * HEARTBEAT > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    #[test]
+    fn silence_counts_only_while_this_process_listens() {
+        let (a, b) = (Incarnation::named("a").expect("a name"), Incarnation::named("b").expect("a name"));
+        let mut alive = Alive::default();
+        assert!(alive.silent(s(0)).is_empty());
+        alive.heard(s(0), &a);
+        alive.heard(s(0), &b);
+        for now in 1..5 {
+            alive.heard(s(now), &b);
+            assert!(alive.silent(s(now)).is_empty());
+        }
+        assert_eq!(alive.silent(s(5)), std::slice::from_ref(&a));
+        assert!(alive.hears(s(5)));
+        alive.forget(&a);
+        assert!(alive.silent(s(20)).is_empty(), "paused: forgiven");
+        assert!(alive.silent(s(22)).is_empty());
+        assert!(alive.silent(s(24)).is_empty());
+        assert_eq!(alive.silent(s(26)), [b]);
+        assert!(!alive.hears(s(26)));
+    }
+}
