@@ -165,7 +165,7 @@ async fn three_nats_servers_and_a_killed_one_comes_back_with_its_data() {
     .await;
     let streams = place.folder().join("data/nats-2/jetstream/$G/streams");
     assert!(streams.join("ROOMS").is_dir() && streams.join("KV_lobby").is_dir(), "{}", streams.display());
-    assert!(ready("nats-1").await && ready("nats-3").await);
+    eventually("the others are current", async || ready("nats-1").await && ready("nats-3").await).await;
     eventually("a matcher still leads", leader).await;
 
     up.id.signal(Signal::KILL);

@@ -104,6 +104,29 @@ async fn who_connects_needs_a_token_that_counts() {
 }
 
 #[tokio::test]
+async fn a_room_is_joined_with_its_token() {
+    let Some(issuer) = Issuer::start().await else { return };
+    let mut client = issuer.client(json!({"sub": "5"}), HOUR).await;
+    let of = |claims: Value| issuer.token(&claims, HOUR);
+    for (payload, why) in [
+        (json!({}), "none"),
+        (json!({"room_token": of(json!({"room": "other"}))}), "another room's"),
+        (json!({"room_token": of(json!({"room": "r", "sub": "6"}))}), "another user's"),
+        (json!({"token": of(json!({"sub": "5"}))}), "no room's"),
+    ] {
+        let reply = client.join("room:r", payload).await.expect("a reply");
+        assert_eq!(reply.reason(), Some("unauthorized"), "{why}");
+    }
+    let expired = issuer.token(&json!({"room": "r"}), Duration::ZERO);
+    let reply = client.join("room:r", json!({"room_token": expired})).await.expect("a reply");
+    assert_eq!(reply.reason(), Some("token_expired"));
+    // What the join says of itself counts for nothing.
+    let payload = json!({"room_token": of(json!({"room": "r", "rank": 50})), "userId": "6", "rank": 100});
+    let reply = client.join("room:r", payload).await.expect("a reply");
+    assert_eq!((reply.ok, &reply.response["rank"]), (true, &json!(50)), "{reply:?}");
+}
+
+#[tokio::test]
 async fn a_user_is_who_its_token_says() {
     let Some(issuer) = Issuer::start().await else { return };
     let mut student = issuer.client(json!({"sub": "5", "role": "student"}), HOUR).await;

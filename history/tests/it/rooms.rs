@@ -93,12 +93,22 @@ impl Room {
     }
 
     pub(crate) async fn read(&self) -> ReadReply {
-        read(&self.nats.client, &fresh(&self.log)).await.expect("an answer")
+        self.ask(&fresh(&self.log)).await
+    }
+
+    /// Asks again where a replica that stops was asked, as gateways do.
+    async fn ask(&self, asked: &Read) -> ReadReply {
+        for _ in 0..20 {
+            if let Some(reply) = read(&self.nats.client, asked).await {
+                return reply;
+            }
+        }
+        panic!("history does not answer")
     }
 
     pub(crate) async fn read_states(&self) -> ReadReply {
         let asked = Read { states: true, ..fresh(&self.log) };
-        read(&self.nats.client, &asked).await.expect("an answer")
+        self.ask(&asked).await
     }
 }
 
