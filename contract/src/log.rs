@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::lobby::{ChatEnd, Role};
 use crate::names::{LogName, SessionKey, UserId};
@@ -135,6 +135,27 @@ pub struct ReadReply {
     /// An array of [`Message`], in the log's order; at most [`crate::limits::HISTORY_REPLY_BYTES_MAX`] in all.
     /// Void ones are not in it.
     pub messages: Box<RawValue>,
+}
+
+/// Of a log that has nothing.
+impl Default for ReadReply {
+    fn default() -> Self {
+        let messages = match to_raw_value(&[(); 0]) {
+            Ok(messages) => messages,
+            Err(error) => unreachable!("nothing is always JSON: {error}"),
+        };
+        ReadReply {
+            v: V1,
+            last_seq: 0,
+            dropped_to: 0,
+            complete: true,
+            ready: None,
+            end: None,
+            room: None,
+            said: 0,
+            messages,
+        }
+    }
 }
 
 /// A log, and a sequence in it.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use switchboard_contract::lobby::Role;
 use switchboard_contract::names::UserId;
 use switchboard_contract::reason::Reason;
+use switchboard_contract::room::RANK_MEMBER;
 
 use claims::{Claim, ClaimNames, Claims, Either, Rules, TokenError, verify};
 use jwks::Jwks;
@@ -168,7 +169,7 @@ impl Auth {
             }
             (Auth::Open(_), Identity::Verified(user)) => Ok(RoomUser {
                 user: user.claims.user.clone(),
-                rank: user.claims.rank.unwrap_or(room::RANK_DEFAULT),
+                rank: user.claims.rank.unwrap_or(RANK_MEMBER),
                 until: None,
             }),
         }

@@ -160,17 +160,7 @@ mod tests {
             format!(r#"{{"seq":{seq},"id":"i","at":"","event":"student:send","payload":{{}},{from}}}"#)
         };
         let messages = format!("[{}]", seqs.iter().map(message).collect::<Vec<_>>().join(","));
-        ReadReply {
-            v: V1,
-            last_seq,
-            dropped_to: 0,
-            complete: true,
-            ready: None,
-            end: None,
-            said: 0,
-            room: None,
-            messages: RawValue::from_string(messages).expect("JSON"),
-        }
+        ReadReply { last_seq, messages: RawValue::from_string(messages).expect("JSON"), ..ReadReply::default() }
     }
 
     fn said(seq: u64) -> (u64, Fact) {

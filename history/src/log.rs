@@ -181,17 +181,7 @@ impl Logs {
             self.room(&read.log).map(Room::view)
         });
         let Some(log) = self.logs.get(&read.log) else {
-            return ReadReply {
-                v: V1,
-                last_seq: 0,
-                dropped_to: 0,
-                complete: true,
-                ready: None,
-                end: None,
-                said: 0,
-                room: None,
-                messages: raw_json(&[(); 0]),
-            };
+            return ReadReply::default();
         };
         let (messages, complete) = log.tail.page(read);
         let (ready, end) = match &log.facts {

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use switchboard_contract::names::UserId;
+use switchboard_contract::room::{RANK_MEMBER, Rank};
 
 use super::claims::{ClaimNames, Claims, RoomClaims, Said, TokenError};
 use super::token::Token;
-
-/// The rank of whom nothing says another.
-pub const RANK_DEFAULT: i64 = 10;
 
 /// Who somebody is in a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +14,7 @@ pub struct RoomUser {
     /// The user.
     pub user: UserId,
     /// The rank there.
-    pub rank: i64,
+    pub rank: Rank,
     /// Until when the room token counts, leeway included. Unix time; `None`: for ever.
     pub until: Option<Duration>,
 }
@@ -27,7 +25,7 @@ pub struct RoomJoin {
     /// `userId`, or `user_id`.
     pub user: Option<UserId>,
     /// `rank`.
-    pub rank: Option<i64>,
+    pub rank: Option<Rank>,
     /// `room_token`, or `token`.
     pub token: Option<Token>,
 }
@@ -43,7 +41,7 @@ pub fn verified(user: &Claims, token: &RoomClaims, room: &str) -> Result<RoomUse
     if token.user.as_ref().is_some_and(|of| *of != user.user) {
         return Err(TokenError::OtherUser);
     }
-    let rank = token.rank.or(user.rank).unwrap_or(RANK_DEFAULT);
+    let rank = token.rank.or(user.rank).unwrap_or(RANK_MEMBER);
     Ok(RoomUser { user: user.user.clone(), rank, until: token.until })
 }
 
@@ -59,7 +57,7 @@ pub fn believed(user_token: Option<&Token>, join: &RoomJoin, names: &ClaimNames,
     let ranks = || [&room, &user].into_iter().flatten().find_map(|said| said.rank().ok().flatten());
     RoomUser {
         user: join.user.clone().or_else(told).or_else(as_it_stands).unwrap_or_else(anon),
-        rank: join.rank.or_else(ranks).unwrap_or(RANK_DEFAULT),
+        rank: join.rank.or_else(ranks).unwrap_or(RANK_MEMBER),
         until: None,
     }
 }
