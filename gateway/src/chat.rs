@@ -16,7 +16,7 @@ use crate::commands::{ChatPush, LobbyCommand};
 use crate::mailbox::{Broadcast, Event, Outcome};
 use crate::payload::{Message, Refusal, with_seq};
 use crate::session::chat_json;
-use crate::topic::{Effect, Kind, Member, Stamp, To, Topic};
+use crate::topic::{Effect, Kind, Member, Reviewed, Stamp, To, Topic};
 
 use member::receive_event;
 pub use member::{ChatMember, Fact, Live};
@@ -209,7 +209,13 @@ impl Kind for ChatKind {
         false
     }
 
-    fn missed(&mut self, _: u64) {}
+    fn missed(&mut self, _: u64) -> bool {
+        false
+    }
+
+    fn reviewed(&mut self, _: u64, _: ReadReply) -> Reviewed<Live> {
+        Reviewed::Nothing
+    }
 }
 
 fn entry(chat: &ChatId, role: Role, user: &UserId, message: &Message, stamp: Stamp) -> (Bytes, Option<String>) {

@@ -3,6 +3,7 @@
 //! The room's state is applied in the order of its log, where it is followed; so what is void is void for everybody,
 //! and whoever sent it learns of it when the log has brought it here.
 
+mod doubt;
 mod fact;
 mod push;
 mod unlogged;
@@ -19,8 +20,9 @@ use switchboard_contract::room::{Rank, RoomState, RoomView};
 use crate::commands::{PresenceCommand, RoomJoin, RoomPush};
 use crate::mailbox::{Broadcast, Event, Outcome};
 use crate::payload::Refusal;
-use crate::topic::{Effect, Kind, Member, Stamp, To, Topic};
+use crate::topic::{Effect, Kind, Member, Reviewed, Stamp, To, Topic};
 
+use doubt::{Answer, Doubt};
 use fact::What;
 pub use fact::{Fact, Live};
 use voids::Voids;
@@ -35,6 +37,7 @@ pub struct RoomKind {
     /// As of the entry that had its turn last.
     view: RoomView,
     voids: Voids,
+    doubt: Doubt,
 }
 
 /// A member of a room.
@@ -94,7 +97,7 @@ impl<M: Clone> Room<M> {
     /// A topic without members.
     pub fn new(id: RoomId) -> Self {
         let topic = format!("room:{id}");
-        Topic::of(RoomKind { topic, id, view: no_room(), voids: Voids::default() })
+        Topic::of(RoomKind { topic, id, view: no_room(), voids: Voids::default(), doubt: Doubt::default() })
     }
 }
 
@@ -112,6 +115,16 @@ impl RoomKind {
     fn welcome<M: Clone>(&self, who: &RoomMember, to: &mut To<'_, M>) {
         let join = PresenceCommand::Join { chan: to.chan, key: who.session.clone(), mailbox: to.mailbox.clone() };
         to.out.push(Effect::Presence(self.id.clone(), join));
+    }
+
+    /// How the room is, from somebody who knows: what members see of it that they have not seen.
+    fn know(&mut self, view: RoomView) -> Option<Live> {
+        let before = std::mem::replace(&mut self.view, view);
+        if before.since != 0 && before.since != self.view.since {
+            return Some(Live::Over);
+        }
+        let shown = self.view.state.shown(None);
+        (before.state.shown(None) != shown).then(|| Live::All(self.event("room:state", shown)))
     }
 
     /// Whether a member may change the room, as far as is known here.
@@ -216,7 +229,7 @@ impl Kind for RoomKind {
 
     fn answer<M: Clone>(&self, who: &RoomMember, seq: u64, to: &mut To<'_, M>) {
         let void = who.sent.iter().find(|sent| sent.serial == to.serial).map_or(Reason::Quiet, |sent| sent.void);
-        match self.voids.is_void(seq) {
+        match self.voids.is_void(seq).filter(|_| !self.doubt.is_there()) {
             Some(false) => to.done(Outcome::Ok(format!("{{\"seq\":{seq}}}").into())),
             Some(true) => to.refuse(void),
             None => {
@@ -240,6 +253,7 @@ impl Kind for RoomKind {
                 )
             }
             What::Change(author, change) => {
+                self.doubt.note(seq, &author, &change);
                 let author = author.as_ref().map(|(user, rank)| (user, *rank));
                 if self.view.state.apply(author, &change) {
                     if self.view.since == 0 {
@@ -254,6 +268,7 @@ impl Kind for RoomKind {
             }
             What::State(shown) => Some(Live::All(self.event("room:state", shown))),
             What::Over => {
+                self.doubt.settle();
                 self.view = no_room();
                 Some(Live::Over)
             }
@@ -261,6 +276,7 @@ impl Kind for RoomKind {
         let Some(view) = view else { return live };
         // What was void among what history has not told is not known here.
         self.voids.unknown_to(seq);
+        self.doubt.settle();
         let over = self.view.since != 0 && self.view.since != view.since;
         self.view = *view;
         if over { Some(Live::Over) } else { live }
@@ -281,8 +297,20 @@ impl Kind for RoomKind {
         matches!(live, Live::Over)
     }
 
-    fn missed(&mut self, to: u64) {
+    fn missed(&mut self, to: u64) -> bool {
         self.voids.unknown_to(to);
+        self.doubt.missed()
+    }
+
+    fn reviewed(&mut self, at: u64, reply: ReadReply) -> Reviewed<Live> {
+        match self.doubt.reviewed(at, reply) {
+            Answer::Nothing => Reviewed::Nothing,
+            Answer::Again => Reviewed::Again,
+            Answer::View(view) => {
+                self.voids.unknown_to(at);
+                self.know(view).map_or(Reviewed::Nothing, Reviewed::Changed)
+            }
+        }
     }
 }
 

@@ -78,8 +78,20 @@ pub trait Kind: Sized {
     fn show(who: &mut Self::Member, chan: ChannelId, live: &Self::Live) -> Option<Arc<Event>>;
     /// Whether it ends every membership.
     fn ends(live: &Self::Live) -> bool;
-    /// What stands up to here was missed.
-    fn missed(&mut self, to: u64);
+    /// What stands up to here was missed: whether history has to be asked how the topic is, [`Effect::Review`].
+    fn missed(&mut self, to: u64) -> bool;
+    /// What history says of that, where all up to `at` has had its turn.
+    fn reviewed(&mut self, at: u64, reply: ReadReply) -> Reviewed<Self::Live>;
+}
+
+/// What a [`Effect::Review`] leads to.
+pub enum Reviewed<L> {
+    /// Nothing that members see.
+    Nothing,
+    /// They see this.
+    Changed(L),
+    /// More was missed meanwhile: ask once more.
+    Again,
 }
 
 /// A member of a topic.
@@ -315,7 +327,22 @@ impl<M: Clone, K: Kind> Topic<M, K> {
     }
 
     fn take(&mut self, seq: u64, fact: K::Fact, out: &mut Vec<Effect<M>>) {
-        let Some(live) = self.kind.apply(seq, fact) else { return };
+        if let Some(live) = self.kind.apply(seq, fact) {
+            self.tell(seq, live, out);
+        }
+    }
+
+    /// What history says of the topic, asked behind a gap that nobody could fill.
+    pub fn reviewed(&mut self, reply: ReadReply, out: &mut Vec<Effect<M>>) {
+        let Some(at) = self.order.position() else { return };
+        match self.kind.reviewed(at, reply) {
+            Reviewed::Nothing => {}
+            Reviewed::Changed(live) => self.tell(at, live, out),
+            Reviewed::Again => out.push(Effect::Review),
+        }
+    }
+
+    fn tell(&mut self, seq: u64, live: K::Live, out: &mut Vec<Effect<M>>) {
         for member in &mut self.members {
             show(member, seq, &live, out);
         }
@@ -336,7 +363,9 @@ impl<M: Clone, K: Kind> Topic<M, K> {
     /// Members are told what they will not see; a join on its way reads the log once more.
     fn give_up(&mut self, from: u64, to: u64, out: &mut Vec<Effect<M>>) {
         out.push(Effect::Repaired(How::Shown));
-        self.kind.missed(to);
+        if self.kind.missed(to) {
+            out.push(Effect::Review);
+        }
         for member in &mut self.members {
             match &mut member.state {
                 State::Loading { again, .. } => *again = true,

@@ -91,6 +91,7 @@ impl Topic {
             Effect::History { to, params, .. } => format!("history for {to} {params:?}"),
             Effect::Repair { after, to } => format!("repair {after} {to}"),
             Effect::Repaired(how) => format!("repaired {how:?}"),
+            Effect::Review => "review".to_owned(),
             other @ (Effect::Tell { .. } | Effect::Judge { .. }) => format!("{other:?}"),
             Effect::Lobby(_, LobbyCommand::Set { chan, at, .. }) => format!("row {chan} {at:?}"),
             Effect::Lobby(_, command) => format!("{command:?}"),
@@ -116,17 +117,7 @@ fn record(status: ChatStatus) -> ChatRecord {
 }
 
 pub(super) fn log(last_seq: u64) -> ReadReply {
-    ReadReply {
-        v: V1,
-        last_seq,
-        dropped_to: 0,
-        complete: true,
-        ready: None,
-        end: None,
-        said: 0,
-        room: None,
-        messages: RawValue::from_string("[]".into()).expect("JSON"),
-    }
+    ReadReply { last_seq, ..ReadReply::default() }
 }
 
 fn raw(json: &str) -> Box<RawValue> {

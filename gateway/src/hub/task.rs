@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use switchboard_contract::limits;
 use switchboard_contract::lobby::ChannelId;
+use switchboard_contract::log::ReadReply;
 use switchboard_contract::names::LogName;
 use switchboard_contract::nats::RequestError;
 use switchboard_contract::reason::Reason;
@@ -16,9 +17,9 @@ use tokio::time::Instant;
 
 use super::{Command, Hub, NOWHERE, Served, count};
 use crate::commands::TopicCommand;
-use crate::log::{history_read, judge, publish, read_log};
+use crate::log::{PAUSE, history_read, judge, publish, read_log};
 use crate::mailbox::{Event, Mailbox, Outcome};
-use crate::payload::Refusal;
+use crate::payload::{HistoryParams, Refusal};
 use crate::topic::{Effect, How, Part, Topic};
 use crate::{observe, repair};
 
@@ -37,6 +38,7 @@ enum Work<K: Served> {
     Answered(Mailbox, Event),
     Behind(u64),
     Repaired(u64, How, Option<Part<K::Fact>>),
+    Reviewed(Box<ReadReply>),
 }
 
 struct Task<K: Served> {
@@ -178,6 +180,7 @@ impl<K: Served> Task<K> {
             Work::Acked(chan, serial, result) => self.topic.acked(chan, serial, result, out),
             Work::Answered(mailbox, event) => mailbox.send(Arc::new(event)),
             Work::Behind(to) => self.topic.behind(to, out),
+            Work::Reviewed(reply) => self.topic.reviewed(*reply, out),
             Work::Repaired(after, how, part) => self.topic.repaired(after, how, part, out),
         }
     }
@@ -194,6 +197,15 @@ impl<K: Served> Task<K> {
                 }));
             }
             Effect::Repaired(how) => observe::gap(how),
+            Effect::Review => {
+                let read = history_read(log, HistoryParams { limit: Some(1), ..HistoryParams::default() });
+                // As long as the topic lives: without an answer it may let through what is void elsewhere.
+                self.work.push(Box::pin(async move {
+                    // What history will have said by then has come here too.
+                    tokio::time::sleep(PAUSE).await;
+                    Work::Reviewed(Box::new(read_log(&nats, &read).await))
+                }));
+            }
             Effect::Lobby(mailbox, command) => self.hub.0.lobby.send(command, &mailbox).await,
             Effect::Presence(room, command) => self.hub.0.presence.send(room, command).await,
             Effect::Load { chan, last_seq } => {

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use switchboard_contract::room::{RANK_MEMBER, RANK_MODERATOR};
+use switchboard_contract::room::{Change, RANK_MEMBER, RANK_MODERATOR};
 
-use super::tests::{ADA, BOB, Topic, change, entry, fact, quiet};
+use super::tests::{ADA, BOB, Topic, change, entry, fact, quiet, view};
 use super::*;
 use crate::topic::{How, Part};
 
@@ -185,4 +185,64 @@ fn what_cannot_be_had_of_a_room_is_a_gap_and_what_stood_there_is_not_known() {
     let shown = topic.shown();
     assert!(shown.contains(&r#"ada: gap {"from":2,"to":8}"#.to_owned()), "{shown:?}");
     assert!(shown.contains(&"judge bob 2 7 quiet".to_owned()), "{shown:?}");
+}
+
+/// A gap up to 8, in which the room became quiet, that nobody could fill.
+fn in_doubt() -> Topic {
+    let mut topic = Topic::joined();
+    topic.stored_behind(9, 8, &entry("lesson", "{}", "h", None));
+    topic.room.repaired(1, How::Shown, None, &mut topic.out);
+    let asked = topic.shown();
+    assert_eq!(asked.iter().filter(|line| *line == "review").count(), 1, "{asked:?}");
+    topic
+}
+
+fn review(topic: &mut Topic, last_seq: u64, change: Change<'static>) -> Vec<String> {
+    let reply = ReadReply { last_seq, room: Some(view(1, Some(change))), ..ReadReply::default() };
+    topic.room.reviewed(reply, &mut topic.out);
+    topic.shown()
+}
+
+fn talks(topic: &mut Topic, seq: u64) -> bool {
+    topic.stored_behind(seq, seq - 1, &entry("new_msg", "{}", "x", Some(("eve", RANK_MEMBER))));
+    topic.shown().iter().any(|line| line.contains("new_msg"))
+}
+
+#[test]
+fn behind_a_gap_the_state_is_asked_for_and_counts_from_then_on() {
+    let mut topic = in_doubt();
+    assert!(talks(&mut topic, 10), "nobody knows better yet");
+    topic.push(ADA, 2, RoomPush::Broadcast(crate::payload::Message { payload: "{}".into(), id: None }));
+    assert_eq!(topic.acked(ADA, 2, 10), ["judge ada 2 10 quiet"], "nor is it answered for");
+    // Bob turns quiet off and on while history is asked, which has heard of the former only.
+    topic.stored_behind(11, 10, &change(&quiet(false), Some(("bob", RANK_MODERATOR))));
+    topic.stored_behind(12, 11, &change(&quiet(true), Some(("bob", RANK_MODERATOR))));
+    topic.shown();
+    let title = Change { title: Some("Tea".into()), quiet: Some(false), ..Change::default() };
+    let shown = review(&mut topic, 11, title);
+    let state = r#"[null,null,"room:r","room:state",{"quiet":true,"quiet_rank":50,"title":"Tea"}]"#;
+    assert_eq!(shown, [format!("ada: {state}"), format!("bob: {state}")]);
+    assert!(!talks(&mut topic, 13));
+    assert_eq!(topic.acked(ADA, 2, 13), ["ada: 2 quiet"], "it is known again");
+}
+
+#[test]
+fn an_answer_of_before_another_gap_or_of_what_has_not_come_is_asked_for_again() {
+    let mut topic = in_doubt();
+    assert_eq!(review(&mut topic, 10, quiet(true)), ["review"]);
+    topic.stored_behind(15, 14, &entry("lesson", "{}", "h", None));
+    topic.room.repaired(9, How::Shown, None, &mut topic.out);
+    assert!(!topic.shown().contains(&"review".to_owned()), "it is being asked");
+    assert_eq!(review(&mut topic, 9, quiet(false)), ["review"]);
+    assert_eq!(review(&mut topic, 15, quiet(true)).len(), 2);
+    assert!(!talks(&mut topic, 16));
+    assert!(review(&mut topic, 16, quiet(false)).is_empty() && !talks(&mut topic, 17), "nothing was asked");
+}
+
+#[test]
+fn a_room_that_was_wiped_in_a_gap_is_joined_again() {
+    let mut topic = in_doubt();
+    let reply = ReadReply { last_seq: 9, room: Some(view(5, None)), ..ReadReply::default() };
+    topic.room.reviewed(reply, &mut topic.out);
+    assert_eq!(topic.shown(), ["ada: failed", "bob: failed"]);
 }

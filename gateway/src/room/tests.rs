@@ -143,6 +143,7 @@ impl Topic {
             Effect::History { to, params, .. } => format!("history for {to} {params:?}"),
             Effect::Repair { after, to } => format!("repair {after} {to}"),
             Effect::Repaired(how) => format!("repaired {how:?}"),
+            Effect::Review => "review".to_owned(),
             Effect::Lobby(..) => panic!("a room has nothing to do with the lobby"),
             Effect::Presence(room, command) => match command {
                 PresenceCommand::Join { chan, key, mailbox } => format!("{mailbox}: in {room} as {key} on {chan}"),
@@ -424,17 +425,7 @@ fn what_history_repairs_is_shown_as_it_has_it_and_the_state_goes_on_from_there()
     topic.stored_behind(9, 8, &says("ada", "void", "x"));
     assert_eq!(topic.shown(), ["repair 1 8"]);
     // At 5 the room became quiet, 6 is void, 8 is by somebody who may.
-    let reply = ReadReply {
-        v: switchboard_contract::wire::V1,
-        last_seq: 8,
-        dropped_to: 0,
-        complete: true,
-        ready: None,
-        end: None,
-        said: 8,
-        room: Some(view(1, Some(quiet(true)))),
-        messages: serde_json::value::RawValue::from_string("[]".into()).expect("JSON"),
-    };
+    let reply = ReadReply { last_seq: 8, said: 8, room: Some(view(1, Some(quiet(true)))), ..ReadReply::default() };
     let state = Fact { what: What::State("{\"quiet\":true}".into()), view: None };
     let mut entries = vec![(5, state), (8, fact(8, &entry("lesson", "{}", "h", None)))];
     RoomKind::beside(&reply, 1, &mut entries);

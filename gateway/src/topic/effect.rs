@@ -77,6 +77,8 @@ pub enum Effect<M> {
         /// What is missing reaches to here at most.
         to: u64,
     },
+    /// Ask history how the topic is now; [`super::Topic::reviewed`] follows, however long that takes.
+    Review,
     /// A gap has come to its end.
     Repaired(How),
     /// Tell the lobby; it answers this member itself.
