@@ -126,6 +126,17 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Every close code there is.
+    pub const ALL: [CloseCode; 7] = [
+        CloseCode::GoingAway,
+        CloseCode::Protocol,
+        CloseCode::MalformedBinary,
+        CloseCode::MalformedText,
+        CloseCode::Policy,
+        CloseCode::TooLarge,
+        CloseCode::Draining,
+    ];
+
     /// The code on the wire, its text, and whether a client should reconnect as it was.
     const fn row(self) -> (u16, &'static str, bool) {
         match self {
@@ -165,6 +176,14 @@ mod tests {
             let json = serde_json::to_string(&reason).expect("a reason is JSON");
             assert_eq!(json, format!("\"{}\"", reason.as_str()));
         }
+    }
+
+    #[test]
+    fn all_reasons_are_listed() {
+        // Serde names each variant in the error about one that it does not know.
+        let error = serde_json::from_str::<Reason>("\"x\"").expect_err("no reason").to_string();
+        let named: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert_eq!(named, Reason::ALL.map(Reason::as_str));
     }
 
     #[test]

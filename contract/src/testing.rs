@@ -124,6 +124,13 @@ impl NatsServer {
         self.nodes.iter_mut().for_each(Node::kill);
     }
 
+    /// A signal for all servers that run, such as to pause them.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        for child in self.nodes.iter().filter_map(|node| node.child.as_ref()) {
+            rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).expect("a signal");
+        }
+    }
+
     /// `kill -9` for one server, counted from 0.
     pub fn kill_node(&mut self, node: usize) {
         self.nodes[node].kill();

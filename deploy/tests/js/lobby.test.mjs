@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { claim, connect, enter, inbox, reply, student, studentGateway, teacher, unique } from "./users.mjs";
+import { claim, connectOld, enter, inbox, reply, student, studentGateway, teacher, unique } from "./users.mjs";
 
 test("a student meets a teacher, and they part", async () => {
   const t = await teacher(unique("t"));
@@ -47,11 +47,7 @@ test("a student meets a teacher, and they part", async () => {
 
 test("V1 and V2 talk with each other", async () => {
   const t = await teacher(unique("t"));
-  const socket = connect(studentGateway, {
-    vsn: "1.0.0",
-    encode: ({ topic, event, payload, ref }, callback) => callback(JSON.stringify({ topic, event, payload, ref })),
-    decode: (text, callback) => callback(JSON.parse(text)),
-  });
+  const socket = connectOld(studentGateway);
   const id = Math.floor(Math.random() * 1e9);
   const channel = socket.channel(`presence:student:${id}`, { userId: id, role: "student" });
   const events = inbox(channel);

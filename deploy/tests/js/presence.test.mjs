@@ -3,14 +3,14 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { Presence } from "phoenix";
-import { connect, eventually, reply, studentGateway, teacherGateway, unique } from "./users.mjs";
+import { connect, connectOld, eventually, reply, studentGateway, teacherGateway, unique } from "./users.mjs";
 import { please, thanks } from "./control.mjs";
 
 after(thanks);
 
 /** A member that keeps phoenix.js' list, and counts sockets from every join and leave that it is told. */
-async function member(gateway, room, userId, session_id) {
-  const socket = connect(gateway);
+async function member(gateway, room, userId, session_id, by = connect) {
+  const socket = by(gateway);
   const channel = socket.channel(`room:${room}`, { userId, session_id });
   const presence = new Presence(channel);
   const told = new Set();
@@ -48,6 +48,7 @@ test("who comes and goes, on both gateways", async () => {
     await member(studentGateway, room, "a", "1"),
     await member(teacherGateway, room, "a", "1"),
     await member(teacherGateway, room, "a", "2"),
+    await member(teacherGateway, room, "old", "1", connectOld),
     await member(studentGateway, room, "b", "1"),
   ];
   await agree(members);
@@ -68,6 +69,7 @@ test("a gateway dies, and its members come back", async () => {
     await member(studentGateway, room, "a", "1"),
     await member(teacherGateway, room, "b", "1"),
     await member(teacherGateway, room, "c", "1"),
+    await member(teacherGateway, room, "old", "1", connectOld),
   ];
   await agree(members);
   await please("kill students' gateway");

@@ -27,6 +27,14 @@ export function connect(gateway, options = {}) {
   return socket;
 }
 
+/** As [`connect`], with the first serializer, which phoenix.js speaks no more. */
+export const connectOld = (gateway) =>
+  connect(gateway, {
+    vsn: "1.0.0",
+    encode: ({ topic, event, payload, ref }, callback) => callback(JSON.stringify({ topic, event, payload, ref })),
+    decode: (text, callback) => callback(JSON.parse(text)),
+  });
+
 /** The reply to a join or a push. */
 export const reply = (push) =>
   new Promise((resolve, reject) =>

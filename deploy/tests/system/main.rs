@@ -1,6 +1,7 @@
 //! The system as its users meet it: real processes, a real nats-server, real sockets.
 
 mod client_2015;
+mod forgery;
 mod gaps;
 mod harness;
 mod killer;
@@ -9,7 +10,10 @@ mod outages;
 mod phoenix_js;
 mod presence;
 mod process;
+mod quiet;
+mod reasons;
 mod repository;
+mod resume;
 mod rooms;
 mod runner;
 mod session;

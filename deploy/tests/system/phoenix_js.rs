@@ -67,3 +67,9 @@ async fn phoenix_js_in_a_room() {
     let Some(system) = system().await else { return };
     node(system, "presence.test.mjs").await;
 }
+
+#[tokio::test]
+async fn phoenix_js_talks_in_a_room_and_resumes() {
+    let Some(system) = system().await else { return };
+    node(system, "room.test.mjs").await;
+}

@@ -53,17 +53,13 @@ async fn malformed_frames_of_every_kind_close_that_socket_alone() {
         (Vsn::V1, "nonsense"),
     ] {
         let mut client = system.client(0, vsn).await;
-        client.socket().send_text(text.to_owned()).expect("sent");
-        client.socket().flush().await.expect("sent");
-        assert_eq!(client.expect_close(SOON).await.expect("a close"), Some(1007), "{text}");
+        assert_eq!(closed_by_text(&mut client, text.to_owned()).await, Some(1007), "{text}");
     }
     for (vsn, bytes) in
         [(Vsn::V2, &b"\x00\x05"[..]), (Vsn::V2, b"\x09\x00\x00\x00\x00"), (Vsn::V1, b"\x00\x00\x00\x01\x01te")]
     {
         let mut client = system.client(0, vsn).await;
-        client.socket().send_binary(bytes.to_vec()).expect("sent");
-        client.socket().flush().await.expect("sent");
-        assert_eq!(client.expect_close(SOON).await.expect("a close"), Some(1003), "{bytes:?}");
+        assert_eq!(closed_by_data(&mut client, bytes).await, Some(1003), "{bytes:?}");
     }
     say(&mut teacher.client, &mut student.client, &topic, "teacher", "still here").await;
 }
@@ -84,14 +80,10 @@ async fn what_is_no_websocket_frame_closes_with_its_code() {
         (masked(0x80, b"x"), 1002),
         (huge, 1009),
     ] {
-        let mut stream = upgraded(&system.gateway(0)).await;
-        stream.write_all(&bytes).await.expect("sent");
-        let mut head = [0; 4];
-        tokio::time::timeout(SOON, stream.read_exact(&mut head)).await.expect("in time").expect("a close frame");
-        assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, code), "{bytes:?}");
+        assert_eq!(closed_by_bytes(&system.gateway(0), Vsn::V2, &bytes).await, code, "{bytes:?}");
     }
     // A message in fragments is a message.
-    let mut stream = upgraded(&system.gateway(0)).await;
+    let mut stream = upgraded(&system.gateway(0), Vsn::V2).await;
     stream.write_all(&masked(0x01, br#"[null,"1","phoe"#)).await.expect("sent");
     stream.write_all(&masked(0x80, br#"nix","heartbeat",{}]"#)).await.expect("sent");
     let mut head = [0; 2];
@@ -99,13 +91,39 @@ async fn what_is_no_websocket_frame_closes_with_its_code() {
     assert_eq!(head[0], 0x81);
 }
 
+/// Sends a text message; gives the code with which the socket is closed.
+pub(crate) async fn closed_by_text(client: &mut Client, text: String) -> Option<u16> {
+    client.socket().send_text(text).expect("sent");
+    // A large one is not read to its end.
+    let _ = client.socket().flush().await;
+    client.expect_close(SOON).await.expect("a close")
+}
+
+/// Sends a binary message; gives the code with which the socket is closed.
+pub(crate) async fn closed_by_data(client: &mut Client, data: &[u8]) -> Option<u16> {
+    client.socket().send_binary(data.to_vec()).expect("sent");
+    client.socket().flush().await.expect("sent");
+    client.expect_close(SOON).await.expect("a close")
+}
+
+/// Sends bytes behind the upgrade; gives the code of the close frame that follows.
+pub(crate) async fn closed_by_bytes(gateway: &str, vsn: Vsn, bytes: &[u8]) -> u16 {
+    let mut stream = upgraded(gateway, vsn).await;
+    stream.write_all(bytes).await.expect("sent");
+    let mut head = [0; 4];
+    tokio::time::timeout(SOON, stream.read_exact(&mut head)).await.expect("in time").expect("a close frame");
+    assert_eq!(head[0], 0x88, "{bytes:?}");
+    u16::from_be_bytes([head[2], head[3]])
+}
+
 /// A connection behind the upgrade, to send what no WebSocket library sends.
-async fn upgraded(gateway: &str) -> TcpStream {
+async fn upgraded(gateway: &str, vsn: Vsn) -> TcpStream {
     let address = gateway.strip_prefix("http://").expect("a URL");
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let request = format!(
-        "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        "GET /socket/websocket?vsn={} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        vsn.as_str()
     );
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
@@ -134,9 +152,8 @@ async fn sizes() {
     assert_eq!(teacher.client.reply(77).await.expect("a reply").reason(), Some("invalid_payload"));
 
     let mut loud = system.client(0, Vsn::V2).await;
-    loud.socket().send_text(format!(r#"[null,"1","t","e",{{"x":"{}"}}]"#, "x".repeat(70 * 1024))).expect("sent");
-    let _ = loud.socket().flush().await;
-    assert_eq!(loud.expect_close(SOON).await.expect("a close"), Some(1009));
+    let large = format!(r#"[null,"1","t","e",{{"x":"{}"}}]"#, "x".repeat(70 * 1024));
+    assert_eq!(closed_by_text(&mut loud, large).await, Some(1009));
     say(&mut teacher.client, &mut student.client, &topic, "teacher", "still here").await;
 }
 

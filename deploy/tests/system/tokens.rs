@@ -1,11 +1,15 @@
 //! Gateways that verify tokens: who may connect, as whom, for how long; and that no token stands in a log.
 
+use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use switchboard::client::{Client, Socket, Vsn};
+use switchboard::client::{Client, Reply, Socket, Vsn};
 use switchboard::token::Key;
 use switchboard_contract::admin;
 use switchboard_contract::testing::{eventually, free_port};
@@ -20,19 +24,23 @@ use crate::support::Place;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A system whose gateways verify tokens without leeway, and the key to sign them with.
-struct Issuer {
+pub(crate) struct Issuer {
     system: System,
     key: Key,
     folder: TempDir,
 }
 
 impl Issuer {
-    async fn start() -> Option<Issuer> {
+    pub(crate) async fn start() -> Option<Issuer> {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(flags: &[&str]) -> Option<Issuer> {
         let folder = tempfile::tempdir().expect("a folder");
         let key = Key::of(folder.path()).expect("a key");
         let path = Key::path(folder.path());
-        let flags = ["--auth", "jwt", "--jwt-leeway", "0", "--jwt-secret-file", path.to_str().expect("text")];
-        Some(Issuer { system: System::start_with(&[], &flags).await?, key, folder })
+        let jwt = ["--auth", "jwt", "--jwt-leeway", "0", "--jwt-secret-file", path.to_str().expect("text")];
+        Some(Issuer { system: System::start_with(&[], &[&jwt, flags].concat()).await?, key, folder })
     }
 
     fn token(&self, claims: &Value, ttl: Duration) -> String {
@@ -41,8 +49,44 @@ impl Issuer {
 
     /// A client with a token of these claims.
     async fn client(&self, claims: Value, ttl: Duration) -> Client {
-        let token = self.token(&claims, ttl);
-        Client::on(Socket::connect_as(&self.system.gateway(0), Vsn::V2, Some(&token)).await.expect("a connection"))
+        self.client_on(0, Vsn::V2, &claims, ttl).await
+    }
+
+    async fn client_on(&self, gateway: usize, vsn: Vsn, claims: &Value, ttl: Duration) -> Client {
+        let token = self.token(claims, ttl);
+        Client::on(Socket::connect_as(&self.system.gateway(gateway), vsn, Some(&token)).await.expect("a connection"))
+    }
+
+    /// The answer to a join with a room's token that has expired.
+    pub(crate) async fn expired_in_a_room(&self, gateway: usize, vsn: Vsn) -> Reply {
+        let mut client = self.client_on(gateway, vsn, &json!({"sub": "5"}), HOUR).await;
+        let expired = self.token(&json!({"room": "r"}), Duration::ZERO);
+        client.join("room:r", json!({"room_token": expired})).await.expect("a reply")
+    }
+
+    /// Tokens that nobody should take, with these claims, each with what is wrong.
+    fn forged(&self, claims: &Value) -> Vec<(String, &'static str)> {
+        let claims = claims.as_object().expect("claims");
+        let good = self.token(&json!(claims), HOUR);
+        let (message, signature) = good.rsplit_once('.').expect("three parts");
+        let (header, said) = message.split_once('.').expect("three parts");
+        let foreign = tempfile::tempdir().expect("a folder");
+        let wrong_key = Key::of(foreign.path()).expect("a key").mint(claims.clone(), HOUR).expect("a token");
+        let base64 = |json: Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let none = base64(json!({"alg": "none"}));
+        let mut more = claims.clone();
+        more.insert("rank".to_owned(), json!(100));
+        vec![
+            (format!("{none}.{said}."), "no JWT"),
+            (format!("{none}.{said}.{signature}"), "no JWT"),
+            (wrong_key, "signature"),
+            (format!("{header}.{}.{signature}", base64(json!(more))), "signature"),
+            (format!("{message}."), "signature"),
+            ("rub.bi.sh".to_owned(), "no JWT"),
+            ("..".to_owned(), "no JWT"),
+            (message.to_owned(), "no JWT"),
+            ("x".repeat(10 * 1024), "large"),
+        ]
     }
 }
 
@@ -76,20 +120,19 @@ async fn who_connects_needs_a_token_that_counts() {
     let expired = issuer.token(&json!({"sub": 5}), Duration::ZERO);
     let nobodys = issuer.token(&json!({"role": "teacher"}), HOUR);
     let rooms = issuer.token(&json!({"sub": 5, "room": "r"}), HOUR);
-    let foreign = tempfile::tempdir().expect("a folder");
-    let claims = json!({"sub": 5}).as_object().expect("claims").clone();
-    let forged = Key::of(foreign.path()).expect("a key").mint(claims, HOUR).expect("a token");
+    let forged = issuer.forged(&json!({"sub": 5}));
+    let forged = forged.into_iter().map(|(token, why)| (format!("&user_token={token}"), why));
     for (query, why) in [
         (String::new(), "missing"),
         ("&user_token=".to_owned(), "missing"),
         ("&user_token=5".to_owned(), "no JWT"),
-        // {"alg":"none"} and {"sub":5}.
-        ("&user_token=eyJhbGciOiJub25lIn0.eyJzdWIiOjV9.".to_owned(), "no JWT"),
-        (format!("&user_token={forged}"), "signature"),
         (format!("&user_token={expired}"), "expired"),
         (format!("&user_token={nobodys}"), "without a claim"),
         (format!("&user_token={rooms}"), "a room's token"),
-    ] {
+    ]
+    .into_iter()
+    .chain(forged)
+    {
         let (status, said) = upgrade(&gateway, &format!("/socket/websocket?vsn=2.0.0{query}"), "").await;
         assert_eq!(status, 403, "{query} {said}");
         assert!(said.starts_with("user_token: ") && said.contains(why) && !said.contains("eyJ"), "{query} {said}");
@@ -113,17 +156,58 @@ async fn a_room_is_joined_with_its_token() {
         (json!({"room_token": of(json!({"room": "other"}))}), "another room's"),
         (json!({"room_token": of(json!({"room": "r", "sub": "6"}))}), "another user's"),
         (json!({"token": of(json!({"sub": "5"}))}), "no room's"),
+        (json!({"room_token": ""}), "empty"),
     ] {
         let reply = client.join("room:r", payload).await.expect("a reply");
         assert_eq!(reply.reason(), Some("unauthorized"), "{why}");
     }
-    let expired = issuer.token(&json!({"room": "r"}), Duration::ZERO);
-    let reply = client.join("room:r", json!({"room_token": expired})).await.expect("a reply");
-    assert_eq!(reply.reason(), Some("token_expired"));
+    for (gateway, vsn) in [(0, Vsn::V2), (1, Vsn::V1)] {
+        let mut client = issuer.client_on(gateway, vsn, &json!({"sub": "5"}), HOUR).await;
+        for (token, why) in issuer.forged(&json!({"room": "r"})) {
+            let reply = client.join("room:r", json!({"room_token": token})).await.expect("a reply");
+            assert_eq!(reply.reason(), Some("unauthorized"), "{why}");
+        }
+        assert_eq!(issuer.expired_in_a_room(gateway, vsn).await.reason(), Some("token_expired"));
+    }
     // What the join says of itself counts for nothing.
     let payload = json!({"room_token": of(json!({"room": "r", "rank": 50})), "userId": "6", "rank": 100});
     let reply = client.join("room:r", payload).await.expect("a reply");
     assert_eq!((reply.ok, &reply.response["rank"]), (true, &json!(50)), "{reply:?}");
+}
+
+#[tokio::test]
+async fn with_a_public_key_and_an_audience_no_other_key_and_no_other_audience_counts() {
+    let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway/tests/keys/rsa.pub.pem");
+    let flags = ["--jwt-public-key-file", public.to_str().expect("text"), "--jwt-audience", "us"];
+    let Some(issuer) = Issuer::start_with(&flags).await else { return };
+    let pem = std::fs::read(&public).expect("a key");
+    let private = std::fs::read(public.with_file_name("rsa.pem")).expect("a key");
+    let exp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs() + 3_600;
+    let mine = |audience: &str| json!({"sub": "5", "room": "r", "aud": audience, "exp": exp});
+    let sign = |algorithm, key: &EncodingKey, claims: &Value| {
+        jsonwebtoken::encode(&Header::new(algorithm), claims, key).expect("a token")
+    };
+    let rsa = EncodingKey::from_rsa_pem(&private).expect("a key");
+    let user = |audience: &str| json!({"sub": "5", "aud": audience, "exp": exp});
+    let good = sign(Algorithm::RS256, &rsa, &user("us"));
+    let base = issuer.system.gateway(0);
+    let mut client = Client::on(Socket::connect_as(&base, Vsn::V2, Some(&good)).await.expect("a connection"));
+    for (algorithm, key, audience, why) in [
+        // The public key, which anybody has, as the secret of HS256.
+        (Algorithm::HS256, EncodingKey::from_secret(&pem), "us", "signature"),
+        (Algorithm::HS256, EncodingKey::from_secret(pem.trim_ascii_end()), "us", "signature"),
+        (Algorithm::RS256, rsa.clone(), "them", "audience"),
+    ] {
+        let (status, said) =
+            upgrade(&base, &format!("/ws?user_token={}", sign(algorithm, &key, &user(audience))), "").await;
+        assert!(status == 403 && said.contains(why), "{why}: {status} {said}");
+        let token = sign(algorithm, &key, &mine(audience));
+        let reply = client.join("room:r", json!({"room_token": token})).await.expect("a reply");
+        assert_eq!(reply.reason(), Some("unauthorized"), "{why}");
+    }
+    let token = sign(Algorithm::RS256, &rsa, &mine("us"));
+    let reply = client.join("room:r", json!({"room_token": token})).await.expect("a reply");
+    assert!(reply.ok, "{reply:?}");
 }
 
 #[tokio::test]
@@ -205,13 +289,24 @@ async fn no_log_line_holds_a_token() {
     for token in &tokens {
         client.push(topic, "access_token", json!({"token": token})).await.expect("a reply");
     }
+    let mut tokens = Vec::from(tokens);
+    // Refused at a room, too.
+    for (token, _) in issuer.forged(&json!({"room": "r", "sub": "ada"})) {
+        client.join("room:r", json!({"room_token": token})).await.expect("a reply");
+        tokens.push(token);
+    }
     let said = || std::fs::read_to_string(&log).expect("a log");
     eventually("both refusals are logged", async || said().matches("expired").count() == 2).await;
+    let logged = || said().lines().filter(|line| line.contains("a room's token does not count")).count();
+    eventually("those at the room are logged", async || logged() == tokens.len() - 2).await;
     let said = said();
+    for why in ["no JWT", "signature", "large"] {
+        assert!(said.lines().any(|line| line.contains("a room's token") && line.contains(why)), "{why}:\n{said}");
+    }
     let refused = said.lines().find(|line| line.contains("no upgrade")).expect("a line");
     assert!(refused.contains("peer=127.0.0.1:") && refused.contains("error=expired"), "{refused}");
     for token in &tokens {
-        for part in token.split('.') {
+        for part in token.split('.').filter(|part| part.len() > 10) {
             assert!(!said.contains(part), "a part of a token is in the log:\n{said}");
         }
     }
