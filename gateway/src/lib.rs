@@ -72,7 +72,7 @@ pub struct Args {
     /// Secret of the HTTP API. Without one the API refuses everybody.
     #[arg(long, env = "SWITCHBOARD_API_SECRET", hide_env_values = true)]
     pub api_secret: Option<Secret>,
-    /// An origin whose pages may use the HTTP API from a browser, such as https://example.org, or "*" for any.
+    /// An origin whose pages may use the HTTP API from a browser, such as `https://example.org`, or "*" for any.
     /// May be given several times, or separated by commas.
     #[arg(long = "cors-origin", env = "SWITCHBOARD_CORS_ORIGIN", value_delimiter = ',', value_name = "ORIGIN",
         value_parser = api::cors::origin)]
