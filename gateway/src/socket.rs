@@ -10,7 +10,8 @@ use switchboard_contract::names::RoomId;
 use switchboard_contract::reason::CloseCode;
 use tokio_tungstenite::tungstenite;
 
-use crate::auth::Identity;
+use crate::auth::room::RoomUser;
+use crate::auth::{self, Identity, Renewed};
 use crate::chat::ChatKind;
 use crate::commands::{RoomCommand, RoomJoining};
 use crate::frame::Vsn;
@@ -132,7 +133,7 @@ impl Socket {
 
     /// Carries the effects out: frames are collected and flushed once. What is for others is told also where the socket
     /// has failed meanwhile: the session has done with it.
-    async fn send(&self, ws: &mut WebSocket, events: &Events, effects: Vec<Effect>) -> Option<End> {
+    async fn send(&mut self, ws: &mut WebSocket, events: &Events, effects: Vec<Effect>) -> Option<End> {
         let (mut sent, mut end) = (false, None);
         for effect in effects {
             match effect {
@@ -165,14 +166,18 @@ impl Socket {
 
     /// In place, so that what the channel asks for next comes behind it. A key that is not known is fetched first, but
     /// not often.
-    async fn join_room(&self, room: RoomId, joining: RoomJoining) {
+    async fn join_room(&mut self, room: RoomId, joining: RoomJoining) {
         let RoomJoining { chan, serial, says, session, last_seq } = joining;
         let joined = self.gateway.auth.join_room(self.session.identity(), room.as_str(), &says).await;
-        let who = joined.map_err(|error| {
+        let joined = joined.map_err(|error| {
             tracing::info!(%error, "a room's token does not count");
             error.reason().into()
         });
-        match who.and_then(|who| joiner(who.user, who.rank, &session)) {
+        let who = joined.and_then(|RoomUser { user, rank, until }| {
+            self.session.admitted(chan, &user, auth::deadline(until));
+            joiner(user, rank, &session)
+        });
+        match who {
             Ok(who) => {
                 let join = RoomCommand::Join { chan, serial, who, last_seq };
                 self.gateway.hub.send::<RoomKind>(&room, join, &self.mailbox).await;
@@ -184,22 +189,27 @@ impl Socket {
         }
     }
 
-    async fn tell(&self, effect: Effect) {
+    async fn tell(&mut self, effect: Effect) {
         match effect {
             Effect::Lobby(command) => self.gateway.lobby.send(command, &self.mailbox).await,
             Effect::Chat(chat, command) => self.gateway.hub.send::<ChatKind>(&chat, command, &self.mailbox).await,
             Effect::Failed(room, chan) => self.gateway.hub.failed(room, chan).await,
             Effect::Room(room, command) => self.gateway.hub.send::<RoomKind>(&room, command, &self.mailbox).await,
             Effect::JoinRoom(room, joining) => self.join_room(room, *joining).await,
-            Effect::Verify { chan, serial, token } => {
+            Effect::Verify { chan, serial, room, token } => {
                 let (gateway, mailbox) = (self.gateway.clone(), self.mailbox.clone());
+                let identity = self.session.identity().clone();
                 // Not here: a key that is not known may have to be fetched first. A channel has one on its way.
                 tokio::spawn(async move {
-                    let identity = gateway.auth.admit(Some(token)).await.map_err(|error| {
+                    let renewed = match room {
+                        Some(room) => gateway.auth.renew_in_room(&identity, room.as_str(), &token).await,
+                        None => gateway.auth.admit(Some(token)).await.map(Renewed::User),
+                    };
+                    let renewed = renewed.map_err(|error| {
                         tracing::info!(%error, "a token was not renewed");
                         error.reason().into()
                     });
-                    mailbox.send(Arc::new(Event::Renewed { chan, serial, identity }));
+                    mailbox.send(Arc::new(Event::Renewed { chan, serial, renewed }));
                 });
             }
             Effect::Send(_) | Effect::SendBinary(_) | Effect::Close(_) => {}

@@ -127,6 +127,62 @@ async fn a_room_is_joined_with_its_token() {
 }
 
 #[tokio::test]
+async fn an_expired_room_token_ends_its_channel_unless_it_was_renewed() {
+    let Some(issuer) = Issuer::start().await else { return };
+    let room = "room:r";
+    let of = |claims: Value, ttl| issuer.token(&claims, ttl);
+    let mut watcher = issuer.client(json!({"sub": "w"}), HOUR).await;
+    let reply = watcher.join(room, json!({"room_token": of(json!({"room": "r"}), HOUR)})).await.expect("a reply");
+    assert!(reply.ok, "{reply:?}");
+    watcher.expect_on(room, "presence_state", SOON).await.expect("a state");
+    let short = Duration::from_secs(5);
+    let mut members = Vec::new();
+    for (name, vsn) in [("kept", Vsn::V2), ("two", Vsn::V2), ("one", Vsn::V1)] {
+        let token = of(json!({"sub": name}), HOUR);
+        let socket = Socket::connect_as(&issuer.system.gateway(1), vsn, Some(&token)).await.expect("a connection");
+        let mut client = Client::on(socket);
+        let payload = json!({"room_token": of(json!({"room": "r", "sub": name}), short), "session_id": "s"});
+        let reply = client.join(room, payload).await.expect("a reply");
+        assert!(reply.ok, "{reply:?}");
+        client.expect_on(room, "presence_state", SOON).await.expect("a state");
+        members.push((name, client));
+    }
+    for (name, client) in &mut members {
+        let lobby = format!("presence:student:{name}");
+        assert!(client.join(&lobby, json!({"userId": name, "role": "student"})).await.expect("a reply").ok);
+        for (claims, ttl, reason) in [
+            (json!({"room": "other", "sub": name}), HOUR, Some("unauthorized")),
+            (json!({"room": "r", "sub": "x"}), HOUR, Some("unauthorized")),
+            (json!({"room": "r", "sub": name}), Duration::ZERO, Some("token_expired")),
+            (json!({"sub": name}), HOUR, None),
+        ] {
+            let payload = json!({"token": of(claims.clone(), ttl)});
+            let reply = client.push(room, "access_token", payload).await.expect("a reply");
+            assert_eq!(reply.reason(), reason, "{claims}");
+        }
+    }
+    let kept = &mut members[0].1;
+    let payload = json!({"token": of(json!({"room": "r"}), HOUR)});
+    assert!(kept.push(room, "access_token", payload).await.expect("a reply").ok);
+
+    let mut gone = Vec::new();
+    while gone.len() < 2 {
+        let diff = watcher.expect_on(room, "presence_diff", SOON).await.expect("a diff").payload;
+        gone.extend(diff["leaves"].as_object().expect("an object").keys().cloned());
+    }
+    gone.sort();
+    assert_eq!(gone, ["one:s", "two:s"]);
+    for (name, client) in &mut members[1..] {
+        let close = client.expect_on(room, "phx_close", SOON).await.expect("a close");
+        assert!(close.reference.is_some(), "it carries the join_ref: {close:?}");
+        let reply = client.push(&format!("presence:student:{name}"), "student:ready", json!({})).await;
+        assert!(reply.expect("the socket lives on").ok);
+        assert_eq!(client.push(room, "typing", json!({})).await.expect("a reply").reason(), Some("unmatched topic"));
+    }
+    assert!(members[0].1.push(room, "typing", json!({})).await.expect("a reply").ok);
+}
+
+#[tokio::test]
 async fn a_user_is_who_its_token_says() {
     let Some(issuer) = Issuer::start().await else { return };
     let mut student = issuer.client(json!({"sub": "5", "role": "student"}), HOUR).await;

@@ -5,7 +5,7 @@ use switchboard_contract::lobby::{ChatRecord, ChatStatus};
 use switchboard_contract::names::UserId;
 use switchboard_contract::wire::V1;
 
-use crate::mailbox::Broadcast;
+use crate::mailbox::{Broadcast, Event};
 
 pub(super) struct Client {
     pub(super) session: Session,
@@ -99,7 +99,8 @@ fn shown(effects: Vec<Effect>) -> Vec<String> {
         Effect::Close(code) => format!("close {}", code.code()),
         Effect::Lobby(command) => format!("lobby {command:?}"),
         Effect::Chat(id, command) => format!("chat {id} {command:?}"),
-        Effect::Verify { chan, serial, .. } => format!("verify {chan} {serial}"),
+        Effect::Verify { chan, serial, room: None, .. } => format!("verify {chan} {serial}"),
+        Effect::Verify { chan, serial, room: Some(room), .. } => format!("verify {chan} {serial} of {room}"),
         Effect::JoinRoom(id, joining) => format!("join room {id} {joining:?}"),
         Effect::Failed(room, chan) => format!("failed {room} {chan}"),
         Effect::Room(id, command) => format!("room {id} {command:?}"),

@@ -58,12 +58,55 @@ pub(super) enum Kind {
     Chat {
         chat: ChatId,
         role: Role,
+        user: UserId,
     },
     Room {
         room: RoomId,
+        /// As whom; `None`: it is being found out.
+        user: Option<UserId>,
+        /// When its token's time is over, if ever.
+        until: Option<Instant>,
         /// Up to which version presence has been shown; 0: it has no state yet.
         presence: u64,
     },
+}
+
+impl Kind {
+    /// As whom the channel is joined, or is about to be; `None`: that is being found out.
+    pub(super) fn user(&self) -> Option<&UserId> {
+        match self {
+            Kind::Teachers { id, .. } | Kind::Student { id, .. } => Some(id),
+            Kind::Chat { user, .. } => Some(user),
+            Kind::Room { user, .. } => user.as_ref(),
+        }
+    }
+
+    pub(super) fn room(&self) -> Option<&RoomId> {
+        match self {
+            Kind::Room { room, .. } => Some(room),
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => None,
+        }
+    }
+
+    /// When the time of a room's token is over, if ever.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match self {
+            Kind::Room { until, .. } => *until,
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => None,
+        }
+    }
+
+    pub(super) fn admitted(&mut self, who: UserId) {
+        if let Kind::Room { user, .. } = self {
+            *user = Some(who);
+        }
+    }
+
+    pub(super) fn ends(&mut self, at: Option<Instant>) {
+        if let Kind::Room { until, .. } = self {
+            *until = at;
+        }
+    }
 }
 
 /// A chat that a lobby channel was told of.
@@ -241,6 +284,7 @@ impl Channel {
             Kind::Chat { .. } | Kind::Room { .. } => &[],
         };
         let requests = self.pending.iter().chain(self.claim.as_deref()).map(|p| p.deadline);
+        let requests = requests.chain(self.kind.until());
         requests.chain(held.iter().filter_map(|told| told.held.as_ref()).map(|(until, _)| *until))
     }
 
@@ -300,13 +344,15 @@ pub(super) fn join(
             let user = named()?;
             let chat = chat.map_err(|_| Reason::NotFound)?;
             let role = user.role.ok_or_else(|| Refusal::invalid("missing field `role`"))?;
-            let who = ChatJoin { role, user: user.user_id };
-            let join = ChatCommand::Join { chan, serial, who, last_seq: user.last_seq };
-            Ok((Kind::Chat { chat: chat.clone(), role }, Effect::Chat(chat, join)))
+            let JoinUser { user_id: user, last_seq, .. } = user;
+            let who = ChatJoin { role, user: user.clone() };
+            let join = ChatCommand::Join { chan, serial, who, last_seq };
+            Ok((Kind::Chat { chat: chat.clone(), role, user }, Effect::Chat(chat, join)))
         }
         Topic::Room(room) => {
             let joining = rooms::join(frame.payload, chan, serial)?;
-            Ok((Kind::Room { room: room.clone(), presence: 0 }, Effect::JoinRoom(room, Box::new(joining))))
+            let kind = Kind::Room { room: room.clone(), user: None, until: None, presence: 0 };
+            Ok((kind, Effect::JoinRoom(room, Box::new(joining))))
         }
     }
 }
@@ -352,7 +398,7 @@ pub(super) fn push(
             }
             set(At::Student { id: id.clone(), ready: true })
         }
-        (Kind::Chat { chat, role }, event) => {
+        (Kind::Chat { chat, role, .. }, event) => {
             let push = chat_push(*role, event, frame)?;
             let push = ChatCommand::Push { chan, serial, push };
             Ok(Effect::Chat(chat.clone(), push))
