@@ -4,6 +4,7 @@ mod client_2015;
 mod gaps;
 mod harness;
 mod killer;
+mod limits;
 mod lobby;
 mod outages;
 mod phoenix_js;

@@ -155,7 +155,7 @@ async fn who_comes_back_to_a_room_gets_exactly_what_it_missed() {
 
 #[tokio::test]
 async fn quiet_falls_at_one_place_for_a_sender_at_full_speed_on_the_other_gateway() {
-    let Some(system) = System::start().await else { return };
+    let Some(system) = System::start_with(&[], &["--broadcast-rate", "0"]).await else { return };
     let mut ada = Member::on(&system, 0, Vsn::V2, "ada", 10).await;
     let mut bob = Member::on(&system, 1, Vsn::V2, "bob", 100).await;
     let mut eve = Member::on(&system, 1, Vsn::V1, "eve", 10).await;

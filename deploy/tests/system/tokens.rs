@@ -28,10 +28,16 @@ struct Issuer {
 
 impl Issuer {
     async fn start() -> Option<Issuer> {
+        Self::start_with(&[]).await
+    }
+
+    /// With further flags for each gateway.
+    async fn start_with(further: &[&str]) -> Option<Issuer> {
         let folder = tempfile::tempdir().expect("a folder");
         let key = Key::of(folder.path()).expect("a key");
         let path = Key::path(folder.path());
         let flags = ["--auth", "jwt", "--jwt-leeway", "0", "--jwt-secret-file", path.to_str().expect("text")];
+        let flags = [&flags[..], further].concat();
         Some(Issuer { system: System::start_with(&[], &flags).await?, key, folder })
     }
 
@@ -48,6 +54,13 @@ impl Issuer {
 
 /// Asks for an upgrade; gives the status and what is said behind the headers.
 async fn upgrade(gateway: &str, path: &str, headers: &str) -> (u16, String) {
+    let answer = ask_upgrade(gateway, path, headers).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("headers");
+    (head[9..12].parse().expect("a status"), body.to_owned())
+}
+
+/// Asks for an upgrade; gives the whole answer.
+async fn ask_upgrade(gateway: &str, path: &str, headers: &str) -> String {
     let address = gateway.strip_prefix("http://").expect("a URL");
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let request = format!(
@@ -63,9 +76,7 @@ async fn upgrade(gateway: &str, path: &str, headers: &str) -> (u16, String) {
     while !whole(&answer) {
         answer.push(stream.read_u8().await.expect("an answer"));
     }
-    let text = String::from_utf8(answer).expect("text");
-    let (head, body) = text.split_once("\r\n\r\n").expect("headers");
-    (head[9..12].parse().expect("a status"), body.to_owned())
+    String::from_utf8(answer).expect("text")
 }
 
 #[tokio::test]
@@ -229,6 +240,26 @@ async fn an_expired_token_closes_the_socket_unless_it_was_renewed() {
     assert_eq!(lost.expect_close(SOON).await.expect("a close"), Some(1008));
     let reply = kept.push(topic, "student:ready", json!({"userId": 5})).await.expect("its socket is open");
     assert!(reply.ok, "{reply:?}");
+}
+
+#[tokio::test]
+async fn who_went_on_although_refused_gets_no_upgrade_for_a_while() {
+    let flags = ["--join-rate", "1", "--join-burst", "2", "--refusals", "10", "--ban-ms", "3000"];
+    let Some(issuer) = Issuer::start_with(&flags).await else { return };
+    let mut loud = issuer.client(json!({"sub": 5}), HOUR).await;
+    for n in 0..60 {
+        let payload = json!({"userId": 5, "role": "student"});
+        // The socket may be closed meanwhile.
+        let _ = loud.send_join(&format!("chats:{n}"), payload).await;
+    }
+    assert_eq!(loud.expect_close(SOON).await.expect("a close"), Some(1008));
+    let gateway = issuer.system.gateway(0);
+    let path = |user: u64| format!("/ws?vsn=2.0.0&user_token={}", issuer.token(&json!({"sub": user}), HOUR));
+    let answer = ask_upgrade(&gateway, &path(5), "").await;
+    let waits = ["retry-after: 1\r\n", "retry-after: 2\r\n", "retry-after: 3\r\n"];
+    assert!(answer.starts_with("HTTP/1.1 429") && waits.iter().any(|wait| answer.contains(wait)), "{answer}");
+    assert_eq!(upgrade(&gateway, &path(6), "").await.0, 101, "somebody else");
+    eventually("it may come again", async || upgrade(&gateway, &path(5), "").await.0 == 101).await;
 }
 
 #[tokio::test]

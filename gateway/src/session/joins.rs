@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use switchboard_contract::limits;
-use switchboard_contract::reason::Reason;
+use switchboard_contract::reason::{CloseCode, Reason};
 
 use super::topics::{self, Channel, Topic};
 use super::{Effect, Session};
@@ -38,7 +38,18 @@ impl Session {
         }
         let chan = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
         let serial = self.next_serial();
-        match topics::join(topic, frame, chan, serial, &self.identity, &self.limits) {
+        let mut too_loud = false;
+        let joining =
+            topics::join(topic, frame, chan, serial, &self.identity, &self.limits).and_then(|(kind, effect)| {
+                // Who joins a room is found out first.
+                let allowed = kind.user().map_or(Ok(()), |user| self.limits.users.join(user, now));
+                allowed.map_err(|refused| {
+                    too_loud = refused.out;
+                    refused.refusal()
+                })?;
+                Ok((kind, effect))
+            });
+        match joining {
             Ok((kind, effect)) => {
                 metrics::counter!("switchboard_gateway_joins_total").increment(1);
                 let mut channel = Channel::new(chan, &frame.topic, join_ref.clone(), kind);
@@ -50,6 +61,9 @@ impl Session {
                 self.channels.push(channel);
             }
             Err(refusal) => refuse(self, refusal, out),
+        }
+        if too_loud {
+            out.push(Effect::Close(CloseCode::Policy));
         }
         out.append(&mut replaced);
     }

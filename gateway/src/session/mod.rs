@@ -28,6 +28,7 @@ use crate::auth::Identity;
 use crate::auth::token::Token;
 use crate::commands::{ChatCommand, LobbyCommand, RoomCommand, RoomJoining};
 use crate::frame::{self, Frame, Ref, Vsn};
+use crate::limiter::Limiter;
 use crate::mailbox::Outcome;
 use crate::payload::Refusal;
 use topics::{Channel, Pending};
@@ -73,6 +74,8 @@ pub struct SessionLimits {
     pub capacity: u32,
     /// Silence after which the socket is closed.
     pub idle: Duration,
+    /// What each user may do.
+    pub users: Arc<Limiter>,
 }
 
 /// A frame that waits behind a pending request of its topic.
@@ -134,6 +137,13 @@ impl Session {
     /// When [`Session::tick`] wants to be called.
     pub fn wake(&self) -> Instant {
         self.wake
+    }
+
+    /// How many frames wait in the fullest channel: up to [`limits::WAITING_FRAMES_MAX`]. All their bytes count as if
+    /// that many were [`limits::WAITING_BYTES_MAX`].
+    pub fn crowd(&self) -> usize {
+        let frames = self.channels.iter().map(|channel| channel.waiting.len()).max().unwrap_or(0);
+        frames.max(self.waiting_bytes * limits::WAITING_FRAMES_MAX / limits::WAITING_BYTES_MAX)
     }
 
     /// Any frame came, also one that is no message.
@@ -386,6 +396,8 @@ pub fn status_json(status: &Status) -> String {
 /// Frames that wait, each with the time at which it came.
 type WaitingFrames = VecDeque<(Instant, Waiting)>;
 
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

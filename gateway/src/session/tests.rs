@@ -5,6 +5,7 @@ use switchboard_contract::lobby::{ChatRecord, ChatStatus};
 use switchboard_contract::names::UserId;
 use switchboard_contract::wire::V1;
 
+use crate::limiter::Rates;
 use crate::mailbox::{Broadcast, Event};
 
 pub(super) struct Client {
@@ -19,8 +20,13 @@ impl Client {
     }
 
     pub(super) fn who_is(vsn: Vsn, identity: Identity) -> Self {
-        let limits = SessionLimits { channels: 3, capacity: 5, idle: Duration::from_secs(60) };
+        Self::limited(vsn, identity, Rates::default())
+    }
+
+    pub(super) fn limited(vsn: Vsn, identity: Identity, rates: Rates) -> Self {
         let now = Instant::now();
+        let users = Arc::new(Limiter::new(rates, now));
+        let limits = SessionLimits { channels: 3, capacity: 5, idle: Duration::from_secs(60), users };
         let session = Session::new(vsn, identity, Arc::new(limits), Arc::default(), now);
         Client { session, now, nobody_waits: false }
     }

@@ -137,7 +137,7 @@ fn in_room(vsn: Vsn, seconds: Option<u64>) -> Client {
         });
     }
     let until = seconds.map(|seconds| client.now + Duration::from_secs(seconds));
-    client.session.admitted(1, &UserId::from(5), until);
+    client.session.admitted(1, &UserId::from(5), until, client.now).expect("no limit");
     client.ok(1, 1);
     client.ok(2, 2);
     client
@@ -192,7 +192,8 @@ fn what_a_rooms_channel_has_not_answered_is_answered_at_its_end() {
     // Before the join was answered.
     let mut client = Client::who_is(Vsn::V2, token(5, None, Instant::now(), None));
     client.send(r#"["1","1","room:r","phx_join",{}]"#);
-    client.session.admitted(1, &UserId::from(5), Some(client.now + Duration::from_secs(1)));
+    let until = Some(client.now + Duration::from_secs(1));
+    client.session.admitted(1, &UserId::from(5), until, client.now).expect("no limit");
     let refused = reply(1, r#"{"status":"error","response":{"reason":"token_expired"}}"#);
     assert_eq!(client.after(Duration::from_secs(1)), [refused, LEAVE.to_owned()]);
 }
@@ -239,7 +240,7 @@ fn whose_a_socket_is() {
         let mut client = Client::who_is(Vsn::V2, Identity::Open(None));
         assert!(!client.session.is(&five));
         client.send(&format!(r#"["1","1","{topic}","phx_join",{payload}]"#));
-        client.session.admitted(1, &five, None);
+        client.session.admitted(1, &five, None, client.now).expect("no limit");
         client.ok(1, 1);
         assert!(client.session.is(&five) && !client.session.is(&six), "{topic}");
         client.send(&format!(r#"["1","2","{topic}","phx_leave",{{}}]"#));

@@ -10,6 +10,7 @@ use super::topics::Channel;
 use super::{Effect, Session};
 use crate::auth::{Identity, Renewed};
 use crate::frame::Frame;
+use crate::limiter::Refused;
 use crate::mailbox::Outcome;
 use crate::payload::{self, AccessToken, Refusal};
 
@@ -28,10 +29,21 @@ impl Session {
     }
 
     /// It is known as whom a room's channel joins, and until when its token counts.
-    pub fn admitted(&mut self, chan: ChannelId, user: &UserId, until: Option<Instant>) {
-        let Some(channel) = self.channels.iter_mut().find(|c| c.chan == chan) else { return };
-        channel.kind.admitted(user.clone());
-        self.ends(chan, until);
+    ///
+    /// # Errors
+    /// If the user joins too much.
+    pub fn admitted(
+        &mut self,
+        chan: ChannelId,
+        user: &UserId,
+        until: Option<Instant>,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        if let Some(channel) = self.channels.iter_mut().find(|c| c.chan == chan) {
+            channel.kind.admitted(user.clone());
+            self.ends(chan, until);
+        }
+        self.limits.users.join(user, now)
     }
 
     /// Whether this socket is that user's: as its token says, or as it has joined anything, or is about to.

@@ -82,18 +82,14 @@ impl Kind {
     }
 
     pub(super) fn room(&self) -> Option<&RoomId> {
-        match self {
-            Kind::Room { room, .. } => Some(room),
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => None,
-        }
+        let Kind::Room { room, .. } = self else { return None };
+        Some(room)
     }
 
     /// When the time of a room's token is over, if ever.
     pub(super) fn until(&self) -> Option<Instant> {
-        match self {
-            Kind::Room { until, .. } => *until,
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => None,
-        }
+        let Kind::Room { until, .. } = self else { return None };
+        *until
     }
 
     pub(super) fn admitted(&mut self, who: UserId) {
