@@ -45,6 +45,10 @@ pub const SHOWN_CHATS_MAX: usize = CAPACITY_LIMIT as usize;
 pub const FRAMES_PER_SECOND_MAX: u32 = 5_000;
 /// Nothing heard for this long: closed with 1001.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Frames of one topic that wait from which on the socket is read more slowly: so a burst is not refused.
+pub const WAITING_FRAMES_MANY: usize = WAITING_FRAMES_MAX / 2;
+/// For each frame that waits beyond these, the next one is read so much later; at once when there are fewer.
+pub const WAITING_PAUSE: Duration = Duration::from_millis(5);
 /// From accepting a connection to the end of its HTTP headers.
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// One flush to a socket; longer, and it is too slow to read.
@@ -152,6 +156,10 @@ pub const PRESENCE_PARTS_MAX: u32 = 400;
 pub const DIGEST_ROOMS_MAX: usize = 300;
 /// Rooms that wait for a place in a digest; above it a heartbeat's number is left out, and others ask for everything.
 pub const DIGEST_WAITING_MAX: usize = 20_000;
+/// Users whose rates one gateway knows; further ones are not limited, and counted.
+pub const LIMITED_USERS_MAX: usize = 100_000;
+/// Messages of one user that are remembered to know repetitions; then the oldest is forgotten.
+pub const SAID_KEPT_MAX: usize = 256;
 /// Gateways that one gateway knows; what a further one says is ignored, and counted.
 pub const GATEWAYS_MAX: usize = 1_000;
 /// Gateways whose goodbye is remembered, so that what was still on its way from one brings nobody back.

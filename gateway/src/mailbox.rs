@@ -17,7 +17,7 @@ use switchboard_contract::lobby::{ChannelId, ChatRecord, Status};
 use switchboard_contract::names::UserId;
 use switchboard_contract::reason::CloseCode;
 
-use crate::auth::Identity;
+use crate::auth::Renewed;
 use crate::frame::{Vsn, encode_text};
 use crate::payload::Refusal;
 
@@ -42,8 +42,8 @@ pub enum Event {
         chan: ChannelId,
         /// Which of its requests.
         serial: u32,
-        /// Whose it is.
-        identity: Result<Identity, Refusal>,
+        /// What it has renewed.
+        renewed: Result<Renewed, Refusal>,
     },
     /// An event for all members of a topic.
     Broadcast(Broadcast),

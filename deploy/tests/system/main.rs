@@ -8,6 +8,7 @@ mod gaps;
 mod harness;
 mod http;
 mod killer;
+mod limits;
 mod lobby;
 mod outages;
 mod phoenix_js;

@@ -20,7 +20,7 @@ use crate::commands::TopicCommand;
 use crate::log::{PAUSE, history_json, history_read, judge, publish, read_log};
 use crate::mailbox::{Event, Mailbox, Outcome};
 use crate::payload::{HistoryParams, Refusal};
-use crate::topic::{Effect, How, Part, Topic};
+use crate::topic::{Effect, How, Part, Request, Topic};
 use crate::{observe, repair};
 
 /// A topic ends without members, unless its task has failed: then its members are told, and join again.
@@ -53,7 +53,7 @@ struct Task<K: Served> {
 
 /// Serves a topic until it has had no members for a while.
 pub(super) async fn run<K: Served>(id: K::Id, hub: Hub, seen: Arc<AtomicU64>, commands: mpsc::Receiver<Command<K>>) {
-    let topic = K::topic(id.clone());
+    let topic = K::topic(id.clone(), &hub.0);
     let log = K::log(&id);
     Task { id, log, topic, hub, subscription: None, seen, work: FuturesUnordered::new() }.run(commands).await;
 }
@@ -128,7 +128,8 @@ impl<K: Served> Task<K> {
             TopicCommand::Leave { chan, lost } => self.topic.leave(chan, lost, out),
             TopicCommand::Push { chan, serial, push } => {
                 let hub = self.hub.clone();
-                self.topic.push(chan, serial, push, || hub.stamp(), out);
+                let request = Request { serial, push, now: std::time::Instant::now() };
+                self.topic.push(chan, request, || hub.stamp(), out);
             }
         }
     }
