@@ -1,6 +1,7 @@
 //! The system as its users meet it: real processes, a real nats-server, real sockets.
 
 mod client_2015;
+mod crowds;
 mod gaps;
 mod harness;
 mod killer;
