@@ -99,6 +99,9 @@ pub const BEHIND_INTERVAL: Duration = Duration::from_secs(5);
 pub const BEHIND_RETRY: Duration = Duration::from_millis(500);
 /// How long a topic that is behind waits for what may be on its way already.
 pub const BEHIND_GRACE: Duration = Duration::from_millis(250);
+/// A topic with many members that has sent them something collects what comes within this time, and sends it together:
+/// a write to a socket costs more than anything else, and carries many messages for the price of one.
+pub const FANOUT_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a topic without members keeps its subscription.
 pub const TOPIC_LINGER: Duration = Duration::from_millis(500);
 /// Claims and ends of chats that one gateway waits for the matcher to answer; a further one is `unavailable`.
@@ -267,11 +270,13 @@ pub const ROOM_RETRY: Duration = Duration::from_secs(1);
 pub const ROOM_ORPHAN_DELAY: Duration = Duration::from_secs(5);
 /// Requests for rooms (probes, records, entries) on their way at once; the others wait their turn.
 pub const ROOM_REQUESTS_MAX: usize = 256;
-/// The age at which the room stream drops a message.
+/// The age at which the room stream drops a message, by default.
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// The least that may be configured for it: longer than anybody waits for an entry that was written.
+pub const LOG_AGE_MIN: Duration = Duration::from_secs(5);
 /// The size of the room stream, by default. Bytes.
 pub const LOG_BYTES_MAX: i64 = 1_000_000_000;
-/// The window in which a repeated message id is stored once.
+/// The window in which a repeated message id is stored once; as long as the stream keeps messages, if that is shorter.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 // Between services.

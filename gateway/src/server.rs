@@ -220,11 +220,12 @@ async fn upgrade(
         let seconds = wait.as_millis().div_ceil(1_000).to_string();
         return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds)], "too many refusals\n").into_response();
     }
-    // Buffers this small cost 3 KB a socket instead of 137; large frames grow them for as long as they last.
+    // Buffers this small cost 3 KB a socket instead of 137; large frames grow them for as long as they last. What is
+    // written has none until something is sent; 8 KiB is where it is written before it is flushed: a burst, whole.
     upgrade
         .protocols(["phoenix"])
         .read_buffer_size(256)
-        .write_buffer_size(1024)
+        .write_buffer_size(8 * 1024)
         .max_write_buffer_size(4 * limits::FRAME_BYTES_MAX + limits::HISTORY_REPLY_BYTES_MAX * 2)
         .max_frame_size(limits::FRAME_BYTES_MAX)
         .max_message_size(limits::FRAME_BYTES_MAX)

@@ -1,13 +1,17 @@
 //! One task per socket: frames and events in, what the session decides out. It never waits for NATS.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::SinkExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use switchboard_contract::limits;
 use switchboard_contract::names::RoomId;
 use switchboard_contract::reason::CloseCode;
+use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite;
 
 use crate::auth::room::RoomUser;
@@ -23,6 +27,44 @@ use crate::session::{Effect, Session, joiner};
 
 /// Events sent before the socket is read again.
 const EVENTS_PER_TURN: usize = 256;
+
+/// Events that come within this time of each other are sent together.
+const EVENTS_TOGETHER: Duration = Duration::from_millis(1);
+
+/// What a socket's task wakes up for.
+enum Turn {
+    Event(Option<Arc<Event>>),
+    Message(Option<Result<Message, axum::Error>>),
+    Time,
+}
+
+/// Events come first, unless the socket was not read for long because of them: most often there is one, and then
+/// nothing else need be looked at.
+fn turn(
+    context: &mut Context<'_>,
+    ws: &mut WebSocket,
+    events: &Events,
+    timer: Pin<&mut Sleep>,
+    reads: bool,
+    read_first: bool,
+) -> Poll<Turn> {
+    if reads
+        && read_first
+        && let Poll::Ready(message) = ws.poll_next_unpin(context)
+    {
+        return Poll::Ready(Turn::Message(message));
+    }
+    if let Poll::Ready(event) = events.poll_next(context) {
+        return Poll::Ready(Turn::Event(event));
+    }
+    if reads
+        && !read_first
+        && let Poll::Ready(message) = ws.poll_next_unpin(context)
+    {
+        return Poll::Ready(Turn::Message(message));
+    }
+    timer.poll(context).map(|()| Turn::Time)
+}
 
 /// How a socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +86,7 @@ pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, identity: Identity, gateway
         gateway: gateway.clone(),
         mailbox,
         flow: Flow::new(Instant::now()),
+        event_at: Instant::now(),
     };
     let end = socket.run(&mut ws, &mut events).await;
     // Nothing is delivered any more; what is still on its way finds no channel.
@@ -70,34 +113,42 @@ struct Socket {
     gateway: Arc<Gateway>,
     mailbox: Mailbox,
     flow: Flow,
+    /// When it was woken for an event last.
+    event_at: Instant,
 }
 
 impl Socket {
     async fn run(&mut self, ws: &mut WebSocket, events: &mut Events) -> End {
         let timer = tokio::time::sleep_until(self.session.wake().into());
         tokio::pin!(timer);
+        let mut read_first = false;
         loop {
             // Not kept between turns: most sockets are idle most of the time.
             let mut effects = Vec::new();
-            tokio::select! {
-                event = events.next() => {
+            let reads = self.flow.open();
+            match poll_fn(|context| turn(context, ws, events, timer.as_mut(), reads, read_first)).await {
+                Turn::Event(event) => {
                     let Some(event) = event else { return End::Close(CloseCode::Policy) };
                     let now = Instant::now();
                     self.session.event(&event, now, &mut effects);
-                    // Yield once, so that what else is being sent to this socket arrives, and goes out in one write.
-                    tokio::task::yield_now().await;
-                    for _ in 0..EVENTS_PER_TURN {
-                        let Some(event) = events.try_next() else { break };
-                        self.session.event(&event, now, &mut effects);
+                    // Where one follows the other, yield once, so that what else is being sent to this socket arrives,
+                    // and goes out in one write. To be woken for it again costs more than one that comes alone gains.
+                    if now.duration_since(self.event_at) < EVENTS_TOGETHER {
+                        tokio::task::yield_now().await;
                     }
+                    self.event_at = now;
+                    let more = std::iter::from_fn(|| events.try_next()).take(EVENTS_PER_TURN);
+                    let more = more.inspect(|event| self.session.event(event, now, &mut effects)).count();
+                    read_first = more == EVENTS_PER_TURN;
                     self.flow.eased(self.session.crowd());
                 }
-                message = ws.recv(), if self.flow.open() => {
+                Turn::Message(message) => {
+                    read_first = false;
                     if let Some(end) = self.message(message, &mut effects) {
                         return end;
                     }
                 }
-                () = &mut timer => {
+                Turn::Time => {
                     let now = Instant::now();
                     self.flow.reopen(now);
                     self.session.tick(now, &mut effects);

@@ -3,6 +3,7 @@
 mod api;
 mod api_seen;
 mod client_2015;
+mod crowds;
 mod forgery;
 mod gaps;
 mod harness;
