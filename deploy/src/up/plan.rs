@@ -124,7 +124,10 @@ impl Plan {
         for n in 1..=MATCHERS {
             service(format!("matcher-{n}"), Stage::Cores, &binaries.matcher, None)?;
         }
-        service("history".into(), Stage::Cores, &binaries.history, None)?;
+        for n in 1..=args.histories {
+            let name = if args.histories == 1 { "history".to_owned() } else { format!("history-{n}") };
+            service(name, Stage::Cores, &binaries.history, None)?;
+        }
         for n in 0..usize::from(args.gateways) {
             let addr = local(args.gateway_port, n)?;
             service(format!("gateway-{}", n + 1), Stage::Gateways, &binaries.gateway, Some(addr))?;
@@ -231,6 +234,13 @@ mod tests {
         let gateway = plan.specs[4].args.join(" ");
         assert!(gateway.contains("--listen 127.0.0.1:5000 --auth open"), "{gateway}");
         assert!(!gateway.contains("local-secret") && !gateway.contains("--jwt"), "{gateway}");
+    }
+
+    #[test]
+    fn several_histories_are_told_apart() {
+        let plan = plan(&["--histories", "2", "--gateways", "1"]).expect("a plan");
+        let names: Vec<&str> = plan.specs.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names, ["nats", "matcher-1", "matcher-2", "history-1", "history-2", "gateway-1"]);
     }
 
     #[test]
