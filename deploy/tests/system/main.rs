@@ -11,6 +11,7 @@ mod presence;
 mod process;
 mod repository;
 mod rooms;
+mod rooms_load;
 mod runner;
 mod session;
 mod side;
