@@ -178,6 +178,8 @@ impl Kind for RoomKind {
     ) -> Result<(), Refusal> {
         let Loaded { last_seq, dropped_to, view, replay } = loaded;
         let lost_to = match &replay {
+            // What was dropped behind `last_seq` while the log was read follows live.
+            Some(_) if last_seq > 0 => dropped_to.min(last_seq).max(view.since.saturating_sub(1)),
             Some(_) => dropped_to.max(view.since.saturating_sub(1)),
             None => last_seq,
         };
