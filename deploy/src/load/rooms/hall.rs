@@ -61,8 +61,6 @@ pub(super) struct Tally {
     /// Answers that were `unavailable`, and `rate_limited`.
     pub(super) unavailable: u64,
     pub(super) rate_limited: u64,
-    /// Messages that were sent again and `unavailable`, because the first one is stored, and not kept any more.
-    pub(super) given_up: u64,
     /// Presence events, and lists that were compared with all others of a quiet room.
     pub(super) presence_events: u64,
     pub(super) lists_compared: u64,

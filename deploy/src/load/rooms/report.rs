@@ -101,8 +101,7 @@ impl RoomsReport {
         let (gaps, excused) = (tally.gaps, tally.gaps_excused);
         line("gaps", format_args!("{gaps} shown, {excused} of them while nobody could be asked"));
         let (unavailable, limited) = (tally.unavailable, tally.rate_limited);
-        let given_up = tally.given_up;
-        line("refused", format_args!("{unavailable} unavailable, {limited} rate_limited, {given_up} given up"));
+        line("refused", format_args!("{unavailable} unavailable, {limited} rate_limited"));
         let (events, compared) = (tally.presence_events, tally.lists_compared);
         line("presence", format_args!("{events} events, {compared} lists compared"));
         let (message, delivery) = (self.cpu_us_per_message, self.gateway_us_per_delivery);

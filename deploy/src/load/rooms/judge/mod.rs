@@ -157,17 +157,6 @@ impl Room {
         }
     }
 
-    /// Whether a message is known to be stored, and so many came behind it that it is kept no more. Then nobody can say
-    /// whether it counted when its sender asks again, and the sender gives up.
-    pub(in crate::load) fn gives_up(&mut self, member: u16, n: u32) -> bool {
-        let seq = self.seat(member).sent(n).map_or(0, |sent| sent.seq);
-        let gone = seq > 0 && self.log.count(seq, self.log.last()) > LOG_MESSAGES_MAX;
-        if let Some(sent) = self.seat(member).sent(n).filter(|_| gone) {
-            sent.fate = Fate::Acked;
-        }
-        gone
-    }
-
     /// A message was answered with `ok` and this sequence. Everything before it was received by the same socket.
     pub(in crate::load) fn acked(&mut self, member: u16, said: Said, seq: u64) -> Result<(), Violation> {
         if let Some(sent) = self.seat(member).sent(said.n) {

@@ -286,22 +286,6 @@ fn a_gap_over_what_is_kept_is_none() {
 }
 
 #[test]
-fn a_sender_gives_up_only_what_is_kept_no_more() {
-    let mut story = Story::new();
-    story.sends(1, 0);
-    story.talk(99, &[2]);
-    assert!(!story.room.gives_up(1, 0), "nobody has seen it");
-    story.gone(1);
-    story.new_msg(2, 110, (1, 0)).unwrap();
-    assert!(!story.room.gives_up(1, 0));
-    for n in 99..199 {
-        story.sends(0, n);
-        story.new_msg(2, 12 + u64::from(n), (0, n)).unwrap();
-    }
-    assert!(story.room.gives_up(1, 0));
-}
-
-#[test]
 fn a_gap_in_the_middle_or_elsewhere_is_none() {
     let mut story = Story::new();
     story.talk(1, &[1, 2]);

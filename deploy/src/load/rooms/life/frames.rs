@@ -104,7 +104,6 @@ impl Life {
         let fields: ReplyIn<'_> = serde_json::from_str(response).map_err(|error| self.unexpected(error))?;
         let answer = match (reply, fields.reason.as_deref()) {
             (Ok(_), _) => Answer::Ok,
-            (Err(_), Some("unavailable")) if self.gives_up(asked) => return Ok(()),
             (Err(_), Some("unavailable")) if self.hall.is_besieged() => {
                 self.hall.count(|tally| tally.unavailable += 1);
                 Answer::Unavailable
@@ -128,18 +127,6 @@ impl Life {
             }
             Asked::Push(push) => self.on_answer(push, answer, fields.seq, at, now),
         }
-    }
-
-    /// Whether a message that was sent again is kept no more: then nobody will ever say whether it counted.
-    fn gives_up(&mut self, asked: Asked) -> bool {
-        let Asked::Push(Push::Message { n, again: true, .. }) = asked else { return false };
-        let gives_up = self.hall.room(self.room, |room| room.gives_up(self.me, n));
-        if gives_up {
-            self.hall.count(|tally| tally.given_up += 1);
-            let now = self.now();
-            self.voice.answered(Answer::Ok, now);
-        }
-        gives_up
     }
 
     fn on_joined(&mut self, answer: Answer, response: &str, now: Duration) -> Result<(), Violation> {
