@@ -108,6 +108,8 @@ pub(super) struct Hall {
     keys: Vec<Box<str>>,
     key: Option<Key>,
     started: Instant,
+    /// Whether there are several history services.
+    histories: bool,
     /// When something was last seen to be down, if ever.
     trouble: Cell<Option<Duration>>,
     rooms: RefCell<Vec<Room>>,
@@ -128,11 +130,13 @@ pub(super) struct Parts {
     pub(super) key: Option<Key>,
     pub(super) started: Instant,
     pub(super) strikes: Option<Rc<Strikes>>,
+    /// Whether there are several history services.
+    pub(super) histories: bool,
 }
 
 impl Hall {
     pub(super) fn new(parts: Parts) -> anyhow::Result<Hall> {
-        let Parts { plan, speaks, seed, rooms, members, unix_seconds, key, started, strikes } = parts;
+        let Parts { plan, speaks, seed, rooms, members, unix_seconds, key, started, strikes, histories } = parts;
         let ids: Vec<Box<str>> = (0..rooms).map(|room| format!("load-{unix_seconds}-{room}").into()).collect();
         // Of more than a few, the last two are sockets of one user and session.
         let of = |member: u16| if members >= 4 && member == members - 1 { member - 1 } else { member };
@@ -150,6 +154,7 @@ impl Hall {
             keys,
             key,
             started,
+            histories,
             trouble: Cell::new(None),
             rooms: RefCell::new(rooms),
             tally: RefCell::default(),
@@ -257,7 +262,9 @@ impl Hall {
     pub(super) fn look(&self) -> Result<bool, Violation> {
         let now = self.now();
         let down = self.strikes.as_ref().and_then(|strikes| strikes.down());
-        if matches!(down, Some(Kill::History | Kill::Nats | Kill::All)) {
+        // Where one of several history services is killed, the others can be asked.
+        let nobody = matches!(down, Some(Kill::Nats | Kill::All)) || down == Some(Kill::History) && !self.histories;
+        if nobody {
             self.trouble.set(Some(now));
         }
         let mut all = true;

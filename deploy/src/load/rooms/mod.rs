@@ -111,6 +111,7 @@ pub(super) async fn run(args: &RoomsArgs) -> anyhow::Result<ExitCode> {
     let started = std::time::Instant::now();
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     eprintln!("--seed {seed} repeats the chances of this run");
+    let run = runfile::RunFile::read(folder)?.unwrap_or_default();
     let hall = Hall::new(Parts {
         plan: Plan { pace: Duration::from_millis(args.pace), churn: args.churn },
         speaks: args.vsn,
@@ -121,6 +122,7 @@ pub(super) async fn run(args: &RoomsArgs) -> anyhow::Result<ExitCode> {
         key: world::key(folder)?,
         started,
         strikes: Strikes::new(&args.kill, Some(seed), folder, started)?,
+        histories: run.processes.iter().filter(|process| process.kind() == "history").count() > 1,
     })?;
     let mut run = Run {
         args,
