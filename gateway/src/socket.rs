@@ -208,7 +208,7 @@ impl Socket {
                 | Effect::Room(..)
                 | Effect::Failed(..)
                 | Effect::JoinRoom(..)
-                | Effect::Verify { .. }) => self.tell(effect).await,
+                | Effect::Verify { .. }) => Box::pin(self.tell(effect)).await,
             }
         }
         if sent && end.is_none() {
