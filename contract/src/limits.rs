@@ -250,6 +250,13 @@ pub const LOG_BYTES_MAX: i64 = 1_000_000_000;
 /// The window in which a repeated message id is stored once.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
+// Feeds.
+
+/// The name of a feed. Bytes.
+pub const FEED_NAME_BYTES_MAX: usize = 64;
+/// A feed's name with its argument: with `feed:` before it a topic of [`NAME_BYTES_MAX`]. Bytes.
+pub const FEED_BYTES_MAX: usize = 250;
+
 // Between services.
 
 /// Any message between services: half of what a server takes by default. Bytes.
