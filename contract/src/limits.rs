@@ -112,6 +112,22 @@ pub const DRAIN_DELAY: Duration = Duration::from_millis(500);
 /// After SIGTERM: the end of everything.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
+// The HTTP API.
+
+/// A request of the HTTP API is answered in this time from when all of it is there; and its body comes in this time.
+pub const API_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// The body of a request of the HTTP API: a payload of [`PAYLOAD_BYTES_MAX`], and what stands around it. Bytes.
+pub const API_BODY_BYTES_MAX: usize = 64 * 1024;
+/// An `Idempotency-Key`. Bytes.
+pub const API_KEY_BYTES_MAX: usize = 255;
+/// Events of one room go to NATS one after the other on each gateway; so do those of rooms that share one of these
+/// turns.
+pub const API_TURNS: usize = 64;
+/// Sockets that are told of a disconnect before others have their turn.
+pub const DISCONNECT_CHUNK: usize = 256;
+/// Questions of the HTTP API about who is in a room that are on their way; a further one is `unavailable`.
+pub const PRESENCE_LOOKS_MAX: usize = 1_000;
+
 // Presence.
 
 /// Metas of a room above which clients get a count instead of lists, by default; lists again at four fifths of it.

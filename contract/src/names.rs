@@ -201,6 +201,12 @@ pub fn room_expiry_id(room: &RoomId, since: u64, at: u64) -> String {
     format!("room.{}.{since}.expired.{at}", escape(room.as_str()))
 }
 
+/// The id under which a stream stores an event of the HTTP API once: the room and its life, and the caller's own key.
+/// As with [`room_expiry_id`], no client's id is equal to it.
+pub fn api_message_id(room: &RoomId, since: u64, key: &str) -> String {
+    format!("room.{}.{since}.api.{}", escape(room.as_str()), escape(key))
+}
+
 /// The request that reads a log: [`crate::log::Read`] → [`crate::log::ReadReply`].
 pub const HISTORY_READ: &str = "sb.history.read";
 /// Which logs have grown beyond what somebody has seen: [`crate::log::Seen`] → [`crate::log::Behind`].
@@ -219,6 +225,9 @@ pub fn gateway_subject(gateway: &Incarnation) -> String {
 pub fn gateway_rooms(gateway: &Incarnation) -> String {
     format!("sb.gateway.{}.rooms", escape(gateway.as_str()))
 }
+
+/// To every gateway: [`crate::api::Disconnect`]. No gateway's own subject begins like this.
+pub const GATEWAYS_DISCONNECT: &str = "sb.gateways.disconnect";
 
 /// The heartbeat of a gateway: [`crate::lobby::Heartbeat`].
 pub fn alive_gateway(gateway: &Incarnation) -> String {
@@ -333,5 +342,20 @@ mod tests {
         assert_eq!(log.log_subject(), "sb.log.chat.a=2E=2A=3E=C3=A9");
         assert_eq!(LogName::from_subject(&log.out_subject()), Some(log));
         assert_eq!(LogName::from_subject("sb.out.lobby.status"), None);
+    }
+
+    #[test]
+    fn the_message_ids_of_a_room_are_told_apart() {
+        let (room, user) = (RoomId::new("r.1").expect("an id"), UserId::text("api").expect("an id"));
+        let api = api_message_id(&room, 5, "k.é");
+        assert_eq!(api, "room.r=2E1.5.api.k=2E=C3=A9");
+        let session = SessionKey::new(&user, "k").expect("a key");
+        let others = [
+            api_message_id(&room, 6, "k.é"),
+            api_message_id(&room, 5, "k"),
+            room_message_id(&room, 5, &session, "k.é"),
+            room_expiry_id(&room, 5, 1),
+        ];
+        assert!(!others.contains(&api), "{others:?}");
     }
 }

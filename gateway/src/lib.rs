@@ -3,6 +3,7 @@
 //! `frame`, `payload`, `session`, `topic`, `chat`, `room`, `lobby`, `handshake` and most of `auth` decide, and know
 //! neither tokio nor NATS; `socket`, `hub`, `lobby_task` and `server` are the tasks around them.
 
+pub mod api;
 mod asking;
 pub mod auth;
 pub mod chat;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use axum::http::HeaderValue;
 use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
 use switchboard_contract::limits;
@@ -44,6 +46,8 @@ use switchboard_contract::wire::{self, V1};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Api;
+use crate::api::secret::Secret;
 use crate::auth::Auth;
 use crate::auth::args::AuthArgs;
 use crate::hub::Hub;
@@ -67,7 +71,12 @@ pub struct Args {
     pub allowed_origins: Vec<String>,
     /// Secret of the HTTP API. Without one the API refuses everybody.
     #[arg(long, env = "SWITCHBOARD_API_SECRET", hide_env_values = true)]
-    pub api_secret: Option<String>,
+    pub api_secret: Option<Secret>,
+    /// An origin whose pages may use the HTTP API from a browser, such as `https://example.org`, or "*" for any.
+    /// May be given several times, or separated by commas.
+    #[arg(long = "cors-origin", env = "SWITCHBOARD_CORS_ORIGIN", value_delimiter = ',', value_name = "ORIGIN",
+        value_parser = api::cors::origin)]
+    pub cors_origins: Vec<HeaderValue>,
     /// Open connections; further ones are refused.
     #[arg(long, env = "SWITCHBOARD_MAX_CONNECTIONS", default_value_t = limits::CONNECTIONS_MAX)]
     pub max_connections: usize,
@@ -112,9 +121,13 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let incarnation = Incarnation::new();
     let starting = start(&args, auth, &incarnation);
     let Some(started) = stop.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
-    let Started { nats, gateway, presence, mut lobby_task, mut presence_task } = started;
+    let Started { nats, gateway, presence, mut lobby_task, mut presence_task, disconnects } = started;
     tracing::info!(%address, gateway = %incarnation, "listening");
-    tokio::spawn(server::accept(listener, gateway.clone(), args.max_connections, accepting.clone()));
+    let api = Api::new(nats.clone(), gateway.clone(), presence.clone(), args.api_secret);
+    let router = server::router(gateway.clone()).merge(api.router(args.cors_origins));
+    tokio::spawn(server::accept(listener, router, args.max_connections, accepting.clone()));
+    let disconnecting = api::disconnect::listen(disconnects, gateway.clone());
+    tokio::spawn(background.clone().run_until_cancelled_owned(disconnecting));
     let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), presence, address);
     tokio::spawn(background.clone().run_until_cancelled_owned(beating));
 
@@ -161,6 +174,7 @@ struct Started {
     presence: PresenceHandle,
     lobby_task: JoinHandle<()>,
     presence_task: JoinHandle<()>,
+    disconnects: async_nats::Subscriber,
 }
 
 async fn start(args: &Args, auth: Auth, incarnation: &Incarnation) -> anyhow::Result<Started> {
@@ -168,6 +182,8 @@ async fn start(args: &Args, auth: Auth, incarnation: &Incarnation) -> anyhow::Re
     for asset in [Asset::Rooms, Asset::RoomRecords, Asset::Lobby, Asset::Gateways] {
         streams::wait_for(&nats, asset).await?;
     }
+    // Live once the others, which come behind it on the same connection, are.
+    let disconnects = nats.client.subscribe(names::GATEWAYS_DISCONNECT).await.context("cannot subscribe")?;
     let (lobby, lobby_task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;
     let (presence, presence_task) =
         presence_task::start(nats.clone(), incarnation.clone(), args.presence_list_max).await?;
@@ -178,7 +194,7 @@ async fn start(args: &Args, auth: Auth, incarnation: &Incarnation) -> anyhow::Re
         idle: Duration::from_secs(args.idle_timeout),
     };
     let gateway = Arc::new(Gateway::new(lobby, hub, auth, limits, args.allowed_origins.clone()));
-    Ok(Started { nats, gateway, presence, lobby_task, presence_task })
+    Ok(Started { nats, gateway, presence, lobby_task, presence_task, disconnects })
 }
 
 /// Ready while NATS is there and the matcher knows this gateway.

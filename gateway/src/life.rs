@@ -7,6 +7,7 @@
 use std::time::SystemTime;
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use switchboard_contract::ack::Outcome;
 use switchboard_contract::limits;
@@ -91,6 +92,49 @@ pub(crate) async fn load(nats: &Nats, room: &RoomId, last_seq: Option<u64>) -> R
         match done {
             Outcome::Committed { .. } => {}
             Outcome::Fenced => refused_at = Some(sight.last_seq),
+            Outcome::Unknown => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// A room that lives.
+pub(crate) struct Standing {
+    /// Where its life began.
+    pub(crate) since: u64,
+    /// Its log's last entry; 0: the stream has none any more.
+    last_seq: u64,
+}
+
+/// Whether a room lives: it has a record, `closing` or not, and its log does not end with a tombstone. `None`: it does
+/// not. Tried again until the caller's deadline.
+pub(crate) async fn standing(nats: &Nats, room: &RoomId) -> Option<Standing> {
+    let log = LogName::Room(room.clone());
+    let (record, (last_seq, over)) = tokio::join!(read_record(nats, room), last_entry(nats, &log));
+    record.value.filter(|_| !over).map(|record| Standing { since: record.since, last_seq })
+}
+
+/// Stores an entry that nobody in the room has written, if the room lives; whether it does. Tried again until the
+/// caller's deadline: `message_id` makes, of where the life began, the id under which it is stored once.
+///
+/// A member's message needs no check, because whoever wipes a room asks first whether somebody is there. Here nobody
+/// may be. An entry behind a tombstone would be kept by history, which judges what has no `room:state` before it by an
+/// empty state, and shown to whoever asks; it would also keep the record from being deleted, because the log's end is
+/// no tombstone then; so the room would seem to live, and take further entries. (It would not come back to life: only a
+/// `room:state` begins one, and no caller can write that.) So the write expects the entry that was found at the log's
+/// end, and the stream decides: it comes before a tombstone, which is refused then, and the room lives on for a while,
+/// also where its record is `closing`; or behind one, and is refused.
+///
+/// Members' messages may be first as well; then it looks again. The room's life may have ended meanwhile, and another
+/// begun: its members get it.
+pub(crate) async fn add(nats: &Nats, room: &RoomId, entry: &Bytes, message_id: impl Fn(u64) -> String) -> bool {
+    let subject = LogName::Room(room.clone()).log_subject();
+    loop {
+        let Some(standing) = standing(nats, room).await else { return false };
+        // A write without an answer may be stored: under its id it is not stored again.
+        let headers = header("Nats-Msg-Id", &message_id(standing.since));
+        match nats.write(subject.clone(), standing.last_seq, headers, entry.clone(), limits::READ_TIMEOUT).await {
+            Outcome::Committed { .. } => return true,
+            Outcome::Fenced => {}
             Outcome::Unknown => sleep(PAUSE).await,
         }
     }

@@ -63,6 +63,11 @@ pub(crate) async fn read_on(
     }
 }
 
+/// The answer to `history`, as JSON.
+pub(crate) fn history_json(reply: &ReadReply) -> String {
+    format!(r#"{{"messages":{},"complete":{}}}"#, reply.messages.get(), reply.complete)
+}
+
 /// The messages of a page; `None` if it is not understood.
 fn messages(reply: &ReadReply) -> Option<Vec<Message<'_>>> {
     serde_json::from_str(reply.messages.get())

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use switchboard_contract::limits::MAILBOX_MAX;
 use switchboard_contract::lobby::{ChannelId, ChatRecord, Status};
+use switchboard_contract::names::UserId;
 use switchboard_contract::reason::CloseCode;
 
 use crate::auth::Identity;
@@ -101,6 +102,8 @@ pub enum Event {
     },
     /// The socket is to be closed.
     Close(CloseCode),
+    /// The socket is to be closed with 1001 if it is this user's.
+    Disconnect(UserId),
 }
 
 /// How a join or a push ended.

@@ -54,6 +54,7 @@ pub(crate) fn describe() {
     describe_counter!("switchboard_gateway_presence_strangers_total", "Words of gateways beyond those known at most.");
     describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
     describe_counter!("switchboard_gateway_closes_total", "Sockets closed by this gateway, by close code.");
+    describe_counter!("switchboard_gateway_api_requests_total", "Requests of the HTTP API, by route and status.");
     describe_counter!("switchboard_gateway_tokens_refused_total", "Tokens that did not count, by reason.");
     describe_counter!("switchboard_gateway_jwks_reads_total", "Readings of the JWKS after the first, by outcome.");
     describe_counter!("switchboard_messages_refused_total", "Messages of other services not understood, by kind.");

@@ -6,6 +6,7 @@ use switchboard_contract::limits;
 use switchboard_contract::lobby::{Role, TeacherSettings};
 use switchboard_contract::names::UserId;
 use switchboard_contract::reason::Reason;
+use utoipa::IntoParams;
 
 use crate::auth::token::Token;
 use crate::frame::{Payload, push_json_string};
@@ -156,13 +157,15 @@ pub struct AccessToken {
 }
 
 /// The payload of `history`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct HistoryParams {
-    /// Only older ones.
+    /// Only older ones: those before this sequence number.
     pub before: Option<u64>,
-    /// Only newer ones.
+    /// Only newer ones: those behind this sequence number.
     pub after: Option<u64>,
-    /// At most so many.
+    /// At most so many, 1 to 100.
+    #[param(minimum = 1, maximum = 100)]
     pub limit: Option<usize>,
 }
 

@@ -5,6 +5,7 @@
 //! silent for too long is gone with all its sockets.
 
 mod digest;
+mod look;
 mod parts;
 mod room;
 mod shown;
@@ -40,6 +41,8 @@ pub enum Effect<M> {
     Tell(Incarnation, Peer),
     /// A gateway is gone; why.
     Gone(Incarnation, &'static str),
+    /// The answer to [`Presence::look`]: the payload of `presence_state`.
+    Seen(u64, String),
 }
 
 /// The presence of all rooms with members here.
@@ -48,6 +51,8 @@ pub struct Presence<M> {
     list_max: usize,
     start: Instant,
     rooms: HashMap<RoomId, Room<M>>,
+    /// Rooms that somebody only asks about, until the answer is there.
+    looks: BTreeMap<u64, (RoomId, Room<M>)>,
     /// When each room wants to be looked at.
     timers: BTreeSet<(Instant, RoomId)>,
     scheduled: HashMap<RoomId, Instant>,
@@ -72,6 +77,7 @@ impl<M: Clone> Presence<M> {
             list_max,
             start: now,
             rooms: HashMap::new(),
+            looks: BTreeMap::new(),
             timers: BTreeSet::new(),
             scheduled: HashMap::new(),
             version: 0,
@@ -90,7 +96,8 @@ impl<M: Clone> Presence<M> {
     /// When [`Presence::tick`] wants to be called.
     pub fn wake(&self) -> Instant {
         let room = self.timers.first().map(|(at, _)| *at);
-        room.into_iter().chain(self.resync).fold(self.look, Instant::min)
+        let looks = self.looks.values().filter_map(|(_, room)| room.wake());
+        room.into_iter().chain(self.resync).chain(looks).fold(self.look, Instant::min)
     }
 
     /// How many rooms have members here.
@@ -106,7 +113,7 @@ impl<M: Clone> Presence<M> {
     /// A socket's join was answered; its state follows.
     pub fn join(&mut self, id: &RoomId, member: Member, mailbox: M, now: Instant, out: &mut Vec<Effect<M>>) {
         if !self.rooms.contains_key(id) {
-            let others = self.alive.gateways().filter(|gateway| **gateway != self.own).cloned().collect();
+            let others = self.others();
             self.rooms.insert(id.clone(), Room::new(id, others, now));
         }
         self.with_room(id, now, out, |room, context, _| room.join(member, mailbox, context));
@@ -146,6 +153,7 @@ impl<M: Clone> Presence<M> {
         }
         for part in peer.parts {
             let id = part.room.clone();
+            self.take_looked_for(&peer.gateway, &part, now);
             self.with_room(&id, now, out, |room, _, _| room.take_part(&peer.gateway, part, now));
         }
         if let Some(direct) = peer.direct {
@@ -201,8 +209,13 @@ impl<M: Clone> Presence<M> {
         self.resync.get_or_insert(now + PRESENCE_GRACE);
     }
 
+    /// The other gateways that are known to live.
+    fn others(&self) -> BTreeSet<Incarnation> {
+        self.alive.gateways().filter(|gateway| **gateway != self.own).cloned().collect()
+    }
+
     fn ask_all(&mut self, now: Instant, out: &mut Vec<Effect<M>>) {
-        let others: Vec<Incarnation> = self.alive.gateways().filter(|other| **other != self.own).cloned().collect();
+        let others = self.others();
         self.each_room(now, out, |room| others.iter().for_each(|gateway| room.want(gateway, 0, now)));
     }
 
@@ -271,6 +284,7 @@ impl<M: Clone> Presence<M> {
             self.schedule(&id, None);
             self.with_room(&id, now, out, Room::tick);
         }
+        self.tick_looks(now, out);
         self.flush(out);
     }
 
@@ -291,6 +305,7 @@ impl<M: Clone> Presence<M> {
         self.asks.remove(gateway);
         self.answers.remove(gateway);
         self.each_room(now, out, |room| room.drop_gateway(gateway, now));
+        self.looks.values_mut().for_each(|(_, room)| room.drop_gateway(gateway, now));
         out.push(Effect::Gone(gateway.clone(), why));
     }
 

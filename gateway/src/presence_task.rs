@@ -3,6 +3,7 @@
 //! One for all rooms, and not the task of each room: what is said to another gateway of many rooms goes in one message,
 //! and a gateway's death is noticed once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +17,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::presence::{Member, Peer};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::commands::{PresenceCommand, Recipient};
@@ -28,15 +29,31 @@ use crate::presence::{Digest, Effect, Presence};
 /// Where the task is reached. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PresenceHandle {
-    commands: mpsc::Sender<(RoomId, PresenceCommand<Mailbox>)>,
+    commands: mpsc::Sender<(RoomId, Command)>,
     digest: Arc<Digest>,
+}
+
+/// What the task is told of a room.
+#[derive(Debug)]
+enum Command {
+    /// By the room's topic.
+    Topic(PresenceCommand<Mailbox>),
+    /// Somebody asks who is there.
+    Look(oneshot::Sender<String>),
 }
 
 impl PresenceHandle {
     /// Tells presence. Waits while [`limits::PRESENCE_COMMANDS_MAX`] others do.
     pub async fn send(&self, room: RoomId, command: PresenceCommand<Mailbox>) {
         // The task ends with the process: then nobody waits for an answer either.
-        let _ = self.commands.send((room, command)).await;
+        let _ = self.commands.send((room, Command::Topic(command))).await;
+    }
+
+    /// Who is in a room, as the payload of `presence_state`; `None`: too many ask.
+    pub async fn look(&self, room: RoomId) -> Option<String> {
+        let (answer, seen) = oneshot::channel();
+        self.commands.send((room, Command::Look(answer))).await.ok()?;
+        seen.await.ok()
     }
 
     /// What the next heartbeat says of rooms; see [`Digest::take`].
@@ -50,6 +67,9 @@ struct Task {
     presence: Presence<Mailbox>,
     digest: Arc<Digest>,
     out: Vec<Effect<Mailbox>>,
+    /// Who waits for which look; as many as presence has at most.
+    looks: HashMap<u64, oneshot::Sender<String>>,
+    ticket: u64,
 }
 
 /// Subscribes to what other gateways say, and starts the task, which never ends before the process.
@@ -67,7 +87,7 @@ pub async fn start(
     let (commands, inbox) = mpsc::channel(limits::PRESENCE_COMMANDS_MAX);
     let digest = Arc::new(Digest::default());
     let presence = Presence::new(gateway, list_max, Instant::now());
-    let task = Task { nats, presence, digest: digest.clone(), out: Vec::new() };
+    let task = Task { nats, presence, digest: digest.clone(), out: Vec::new(), looks: HashMap::new(), ticket: 0 };
     let task = tokio::spawn(task.run(inbox, beats, peers));
     Ok((PresenceHandle { commands, digest }, task))
 }
@@ -75,7 +95,7 @@ pub async fn start(
 impl Task {
     async fn run(
         mut self,
-        mut inbox: mpsc::Receiver<(RoomId, PresenceCommand<Mailbox>)>,
+        mut inbox: mpsc::Receiver<(RoomId, Command)>,
         mut beats: async_nats::Subscriber,
         mut peers: async_nats::Subscriber,
     ) {
@@ -116,8 +136,18 @@ impl Task {
         }
     }
 
-    async fn command(&mut self, room: &RoomId, command: PresenceCommand<Mailbox>) {
+    async fn command(&mut self, room: &RoomId, command: Command) {
         let now = Instant::now();
+        let command = match command {
+            Command::Topic(command) => command,
+            Command::Look(answer) => {
+                self.ticket += 1;
+                if self.presence.look(room, self.ticket, now) {
+                    self.looks.insert(self.ticket, answer);
+                }
+                return;
+            }
+        };
         match command {
             PresenceCommand::Join { chan, key, mailbox } => {
                 let online_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -157,6 +187,10 @@ impl Task {
                 Effect::Tell(gateway, peer) => {
                     observe::presence_asks(peer.asks.len());
                     self.nats.publish(names::gateway_rooms(&gateway), wire::encode(&peer)).await;
+                }
+                Effect::Seen(ticket, state) => {
+                    // Whoever asked may be gone.
+                    self.looks.remove(&ticket).map(|answer| answer.send(state));
                 }
                 Effect::Gone(gateway, why) => {
                     tracing::info!(%gateway, why, "another gateway is gone, with its members of rooms");

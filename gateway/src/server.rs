@@ -98,11 +98,22 @@ impl Gateway {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    fn mailboxes(&self) -> Vec<Mailbox> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Hands an event to all sockets. There may be many, so that others have their turn in between.
+    pub async fn tell_all(&self, event: &Arc<Event>) {
+        for chunk in self.mailboxes().chunks(limits::DISCONNECT_CHUNK) {
+            chunk.iter().for_each(|mailbox| mailbox.send(event.clone()));
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Closes all sockets with 1012, in batches spread over `time`, so that they do not all reconnect at once.
     pub async fn drain(&self, time: Duration) {
         const BATCHES: usize = 20;
-        let mailboxes: Vec<Mailbox> =
-            self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mailboxes = self.mailboxes();
         for batch in mailboxes.chunks(mailboxes.len().div_ceil(BATCHES).max(1)) {
             for mailbox in batch {
                 mailbox.send(Arc::new(Event::Close(CloseCode::Draining)));
@@ -114,9 +125,8 @@ impl Gateway {
 }
 
 /// Accepts connections until `stop`; sockets that are open then stay open.
-pub async fn accept(listener: TcpListener, gateway: Arc<Gateway>, connections_max: usize, stop: CancellationToken) {
+pub async fn accept(listener: TcpListener, router: Router, connections_max: usize, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(connections_max));
-    let router = router(gateway);
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => match permits.clone().try_acquire_owned() {
@@ -166,7 +176,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, permit: Arc<
     }
 }
 
-fn router(gateway: Arc<Gateway>) -> Router {
+/// What is served beside the HTTP API: sockets, and the counts.
+pub fn router(gateway: Arc<Gateway>) -> Router {
     let mut router = Router::new().route("/", get(index));
     for path in SOCKET_PATHS {
         router = router.route(path, get(upgrade));

@@ -1,9 +1,12 @@
 //! The system as its users meet it: real processes, a real nats-server, real sockets.
 
+mod api;
+mod api_seen;
 mod client_2015;
 mod forgery;
 mod gaps;
 mod harness;
+mod http;
 mod killer;
 mod lobby;
 mod outages;

@@ -245,12 +245,12 @@ async fn a_room_in_which_nobody_is_goes_unless_somebody_comes_back() {
 }
 
 /// Waits until the room's record has this in it.
-async fn eventually_recorded(system: &System, what: &str) {
+pub(crate) async fn eventually_recorded(system: &System, what: &str) {
     eventually("the room's record is written", async || record(system).await.contains(what)).await;
 }
 
 /// The room's record; empty if there is none.
-async fn record(system: &System) -> String {
+pub(crate) async fn record(system: &System) -> String {
     let context = async_nats::jetstream::new(system.nats.client().await);
     let bucket = context.get_key_value("rooms").await.expect("the bucket");
     let record = bucket.get("r").await.expect("an answer").unwrap_or_default();

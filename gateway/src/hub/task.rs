@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{Command, Hub, NOWHERE, Served, count};
 use crate::commands::TopicCommand;
-use crate::log::{PAUSE, history_read, judge, publish, read_log};
+use crate::log::{PAUSE, history_json, history_read, judge, publish, read_log};
 use crate::mailbox::{Event, Mailbox, Outcome};
 use crate::payload::{HistoryParams, Refusal};
 use crate::topic::{Effect, How, Part, Topic};
@@ -243,9 +243,7 @@ impl<K: Served> Task<K> {
                 self.work.push(Box::pin(async move {
                     let reading = tokio::time::timeout(limits::LOG_ACK_TIMEOUT, read_log(&nats, &read));
                     let outcome = match reading.await {
-                        Ok(reply) => Outcome::Ok(
-                            format!(r#"{{"messages":{},"complete":{}}}"#, reply.messages.get(), reply.complete).into(),
-                        ),
+                        Ok(reply) => Outcome::Ok(history_json(&reply).into()),
                         Err(_) => Outcome::Refused(Reason::Unavailable.into()),
                     };
                     Work::Answered(to, Event::Done { chan, serial, outcome })

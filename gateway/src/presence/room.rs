@@ -120,6 +120,11 @@ impl<M: Clone> Room<M> {
         self.members.get(&chan).map(|local| &local.mailbox)
     }
 
+    /// Whether it is known who is here, as far as the other gateways have answered in time.
+    pub(super) fn is_settled(&self) -> bool {
+        self.waits.is_none()
+    }
+
     /// When [`Room::tick`] wants to be called.
     pub(super) fn wake(&self) -> Option<Instant> {
         let waits = self.waits.as_ref().map(|(until, _)| *until);

@@ -233,3 +233,66 @@ fn rooms_and_members_are_forgotten_with_the_last_one() {
     let known: BTreeSet<_> = world.gateways[&gateway(0)].0.alive.gateways().cloned().collect();
     assert_eq!(known, BTreeSet::from([gateway(0), gateway(1)]));
 }
+
+/// Asks on a gateway who is in the room.
+fn look(world: &mut World, at: usize, ticket: u64) {
+    world.with(&gateway(at), |presence, now, _| assert!(presence.look(&room(), ticket, now)));
+}
+
+fn seen(world: &World, ticket: u64) -> Option<Vec<&str>> {
+    let mut keys: Vec<&str> = world.seen.get(&ticket)?.iter().map(|(_, key)| key.as_str()).collect();
+    keys.sort_unstable();
+    Some(keys)
+}
+
+#[test]
+fn who_only_asks_is_told_who_is_there_and_leaves_nothing_behind() {
+    // More than are listed for members.
+    let mut world = World::new(3, 1);
+    look(&mut world, 2, 1);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(seen(&world, 1), Some(vec![]), "nobody is there");
+    let (a, b) = (world.join(0, 1), world.join(1, 2));
+    look(&mut world, 2, 2);
+    look(&mut world, 2, 3);
+    world.pass(Duration::from_millis(1));
+    let both = Some(vec!["1:s", "2:s"]);
+    assert_eq!((seen(&world, 2), seen(&world, 3)), (both.clone(), both.clone()), "on a gateway without members");
+    look(&mut world, 0, 4);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(seen(&world, 4), both, "on one with members");
+    let (third, _, _) = &world.gateways[&gateway(2)];
+    assert!(third.is_empty() && third.looks.is_empty());
+    // Whoever joins there later is told the same, and whoever has left is not seen.
+    world.leave(b);
+    let c = world.join(2, 3);
+    look(&mut world, 1, 5);
+    world.pass(PRESENCE_WAIT);
+    assert_eq!(seen(&world, 5), Some(vec!["1:s", "3:s"]));
+    world.leave(a);
+    world.leave(c);
+    look(&mut world, 0, 6);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(seen(&world, 6), Some(vec![]));
+}
+
+#[test]
+fn who_only_asks_waits_for_a_silent_gateway_only_so_long() {
+    let mut world = World::new(3, 10);
+    world.join(0, 1);
+    world.pass(PRESENCE_COALESCE);
+    world.kill(1);
+    look(&mut world, 2, 1);
+    world.pass(PRESENCE_WAIT - Duration::from_millis(1));
+    assert_eq!(seen(&world, 1), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(seen(&world, 1), Some(vec!["1:s"]));
+    let (presence, _, _) = world.gateways.get_mut(&gateway(2)).expect("a gateway");
+    let now = world.now;
+    for ticket in 2.. {
+        if !presence.look(&room(), ticket, now) {
+            assert_eq!(ticket, 2 + switchboard_contract::limits::PRESENCE_LOOKS_MAX as u64, "there is a limit");
+            break;
+        }
+    }
+}

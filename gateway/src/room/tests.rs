@@ -132,7 +132,8 @@ impl Topic {
                 | Event::Renewed { .. }
                 | Event::Status { .. }
                 | Event::NewChat { .. }
-                | Event::Close(_)) => format!("{to}: {other:?}"),
+                | Event::Close(_)
+                | Event::Disconnect(_)) => format!("{to}: {other:?}"),
             },
             Effect::Load { chan, last_seq } => format!("load {chan} {last_seq:?}"),
             Effect::Publish { entry, message_id, .. } => {

@@ -7,7 +7,7 @@ mod rooms;
 mod tokens;
 mod topics;
 
-pub(crate) use rooms::joiner;
+pub(crate) use rooms::{RESERVED, is_servers, joiner};
 pub use topics::chat_json;
 
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{At, ChannelId, Status};
-use switchboard_contract::names::{ChatId, RoomId};
+use switchboard_contract::names::{ChatId, RoomId, UserId};
 use switchboard_contract::reason::{CloseCode, Reason};
 
 use crate::auth::Identity;
@@ -125,6 +125,12 @@ impl Session {
     /// Who this socket is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether this socket is that user's: its verified token says so, or one of its channels is joined as it.
+    pub fn is(&self, user: &UserId) -> bool {
+        let verified = matches!(&self.identity, Identity::Verified(verified) if verified.claims.user == *user);
+        verified || self.channels.iter().any(|channel| channel.user() == Some(user))
     }
 
     /// When [`Session::tick`] wants to be called.
@@ -436,6 +442,8 @@ impl Session {
                 }
             }
             Event::Close(code) => out.push(Effect::Close(*code)),
+            Event::Disconnect(user) if self.is(user) => out.push(Effect::Close(CloseCode::GoingAway)),
+            Event::Disconnect(_) => {}
         }
     }
 

@@ -91,11 +91,11 @@ pub(super) fn push(frame: &Frame<'_>) -> Result<RoomPush, Refusal> {
     }
 }
 
-/// Keys of a client's payload that are the server's.
-const RESERVED: [&str; 3] = ["from", "seq", "at"];
+/// Keys of a payload that are the server's.
+pub(crate) const RESERVED: [&str; 3] = ["from", "seq", "at"];
 
-/// Names under which the server itself sends.
-fn is_servers(event: &str) -> bool {
+/// Whether the server itself sends under this name.
+pub(crate) fn is_servers(event: &str) -> bool {
     event.starts_with("phx_") || event.starts_with("presence_") || matches!(event, "room:state" | "gap" | "keywords")
 }
 

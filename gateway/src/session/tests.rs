@@ -619,3 +619,21 @@ fn a_channel_that_fails_inside_is_told_and_the_socket_lives_on() {
         assert!(client.event(Event::Failed { chan: 1 }).is_empty());
     }
 }
+
+#[test]
+fn a_disconnect_closes_the_sockets_of_its_user_and_no_other() {
+    let disconnect = |client: &mut Client, user: &str| {
+        client.event(Event::Disconnect(UserId::text(user).expect("an id"))).first().cloned()
+    };
+    let closed = Some("close 1001".to_owned());
+    let mut room = Client::new(Vsn::V2);
+    room.send(r#"["1","1","room:r","phx_join",{"userId":5}]"#);
+    for mut client in [Client::student(Vsn::V2), Client::chat(Vsn::V1), room] {
+        assert_eq!((disconnect(&mut client, "6"), disconnect(&mut client, "5")), (None, closed.clone()));
+    }
+    let mut teacher = Client::teacher();
+    assert_eq!((disconnect(&mut teacher, "5"), disconnect(&mut teacher, "7")), (None, closed));
+    let mut left = Client::student(Vsn::V2);
+    left.send(r#"["1","2","presence:student:5","phx_leave",{}]"#);
+    assert_eq!(disconnect(&mut left, "5"), None, "nobody in particular any more");
+}

@@ -121,3 +121,11 @@ fn where_nothing_is_verified_a_token_is_taken_without_a_look() {
     let frames = client.send(r#"["1","3","presence:student:5","access_token",{}]"#);
     assert!(frames[0].contains("invalid_payload"), "{frames:?}");
 }
+
+#[test]
+fn a_disconnect_is_for_whom_the_token_names_whatever_a_room_is_joined_as() {
+    let mut client = client(None, None);
+    client.send(r#"["1","1","room:r","phx_join",{"userId":6}]"#);
+    assert_eq!(client.event(Event::Disconnect(UserId::from(6))), [""; 0]);
+    assert_eq!(client.event(Event::Disconnect(UserId::from(5))), ["close 1001"]);
+}

@@ -58,9 +58,12 @@ pub(super) enum Kind {
     Chat {
         chat: ChatId,
         role: Role,
+        user: UserId,
     },
     Room {
         room: RoomId,
+        /// Whom the join names, where that is believed.
+        user: Option<UserId>,
         /// Up to which version presence has been shown; 0: it has no state yet.
         presence: u64,
     },
@@ -139,6 +142,15 @@ impl Channel {
             Kind::Student { .. } => Some(Role::Student),
             Kind::Chat { role, .. } => Some(role),
             Kind::Room { .. } => None,
+        }
+    }
+
+    /// As whom it is joined, as far as the join says.
+    pub(super) fn user(&self) -> Option<&UserId> {
+        match &self.kind {
+            Kind::Teachers { id, .. } | Kind::Student { id, .. } => Some(id),
+            Kind::Chat { user, .. } => Some(user),
+            Kind::Room { user, .. } => user.as_ref(),
         }
     }
 
@@ -300,13 +312,15 @@ pub(super) fn join(
             let user = named()?;
             let chat = chat.map_err(|_| Reason::NotFound)?;
             let role = user.role.ok_or_else(|| Refusal::invalid("missing field `role`"))?;
-            let who = ChatJoin { role, user: user.user_id };
+            let who = ChatJoin { role, user: user.user_id.clone() };
             let join = ChatCommand::Join { chan, serial, who, last_seq: user.last_seq };
-            Ok((Kind::Chat { chat: chat.clone(), role }, Effect::Chat(chat, join)))
+            Ok((Kind::Chat { chat: chat.clone(), role, user: user.user_id }, Effect::Chat(chat, join)))
         }
         Topic::Room(room) => {
             let joining = rooms::join(frame.payload, chan, serial)?;
-            Ok((Kind::Room { room: room.clone(), presence: 0 }, Effect::JoinRoom(room, Box::new(joining))))
+            let believed = matches!(identity, Identity::Open(_));
+            let user = joining.says.user.clone().filter(|_| believed);
+            Ok((Kind::Room { room: room.clone(), user, presence: 0 }, Effect::JoinRoom(room, Box::new(joining))))
         }
     }
 }
@@ -352,7 +366,7 @@ pub(super) fn push(
             }
             set(At::Student { id: id.clone(), ready: true })
         }
-        (Kind::Chat { chat, role }, event) => {
+        (Kind::Chat { chat, role, .. }, event) => {
             let push = chat_push(*role, event, frame)?;
             let push = ChatCommand::Push { chan, serial, push };
             Ok(Effect::Chat(chat.clone(), push))

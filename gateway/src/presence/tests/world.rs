@@ -51,7 +51,8 @@ impl Client {
             | Event::Status { .. }
             | Event::NewChat { .. }
             | Event::Failed { .. }
-            | Event::Close(_)) => panic!("{other:?}"),
+            | Event::Close(_)
+            | Event::Disconnect(_)) => panic!("{other:?}"),
         };
         let payload: serde_json::Value = serde_json::from_str(&payload).expect("JSON");
         match name.as_str() {
@@ -97,6 +98,8 @@ pub(super) struct World {
     /// How many packets are lost from now on.
     pub(super) lose: usize,
     pub(super) list_max: usize,
+    /// What was answered to who only asked, by ticket.
+    pub(super) seen: BTreeMap<u64, Vec<(String, String)>>,
 }
 
 pub(super) fn room() -> RoomId {
@@ -120,6 +123,7 @@ impl World {
             next_beat: now + HEARTBEAT,
             lose: 0,
             list_max,
+            seen: BTreeMap::new(),
         };
         world.beat();
         world
@@ -174,6 +178,9 @@ impl World {
                 Effect::Tell(to, peer) => {
                     self.told += 1;
                     packets.push((from.clone(), Packet::Peer(to, peer)));
+                }
+                Effect::Seen(ticket, state) => {
+                    self.seen.insert(ticket, metas(&serde_json::from_str(&state).expect("JSON")));
                 }
                 Effect::Gone(..) => {}
             }
