@@ -45,6 +45,10 @@ pub const SHOWN_CHATS_MAX: usize = CAPACITY_LIMIT as usize;
 pub const FRAMES_PER_SECOND_MAX: u32 = 5_000;
 /// Nothing heard for this long: closed with 1001.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Frames of one topic that wait from which on the socket is read more slowly: so a burst is not refused.
+pub const WAITING_FRAMES_MANY: usize = WAITING_FRAMES_MAX / 2;
+/// For each frame that waits beyond these, the next one is read so much later; at once when there are fewer.
+pub const WAITING_PAUSE: Duration = Duration::from_millis(5);
 /// From accepting a connection to the end of its HTTP headers.
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// One flush to a socket; longer, and it is too slow to read.
@@ -95,6 +99,9 @@ pub const BEHIND_INTERVAL: Duration = Duration::from_secs(5);
 pub const BEHIND_RETRY: Duration = Duration::from_millis(500);
 /// How long a topic that is behind waits for what may be on its way already.
 pub const BEHIND_GRACE: Duration = Duration::from_millis(250);
+/// A topic with many members that has sent them something collects what comes within this time, and sends it together:
+/// a write to a socket costs more than anything else, and carries many messages for the price of one.
+pub const FANOUT_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a topic without members keeps its subscription.
 pub const TOPIC_LINGER: Duration = Duration::from_millis(500);
 /// Claims and ends of chats that one gateway waits for the matcher to answer; a further one is `unavailable`.
@@ -152,6 +159,10 @@ pub const PRESENCE_PARTS_MAX: u32 = 400;
 pub const DIGEST_ROOMS_MAX: usize = 300;
 /// Rooms that wait for a place in a digest; above it a heartbeat's number is left out, and others ask for everything.
 pub const DIGEST_WAITING_MAX: usize = 20_000;
+/// Users whose rates one gateway knows; further ones are not limited, and counted.
+pub const LIMITED_USERS_MAX: usize = 100_000;
+/// Messages of one user that are remembered to know repetitions; then the oldest is forgotten.
+pub const SAID_KEPT_MAX: usize = 256;
 /// Gateways that one gateway knows; what a further one says is ignored, and counted.
 pub const GATEWAYS_MAX: usize = 1_000;
 /// Gateways whose goodbye is remembered, so that what was still on its way from one brings nobody back.
@@ -259,11 +270,13 @@ pub const ROOM_RETRY: Duration = Duration::from_secs(1);
 pub const ROOM_ORPHAN_DELAY: Duration = Duration::from_secs(5);
 /// Requests for rooms (probes, records, entries) on their way at once; the others wait their turn.
 pub const ROOM_REQUESTS_MAX: usize = 256;
-/// The age at which the room stream drops a message.
+/// The age at which the room stream drops a message, by default.
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// The least that may be configured for it: longer than anybody waits for an entry that was written.
+pub const LOG_AGE_MIN: Duration = Duration::from_secs(5);
 /// The size of the room stream, by default. Bytes.
 pub const LOG_BYTES_MAX: i64 = 1_000_000_000;
-/// The window in which a repeated message id is stored once.
+/// The window in which a repeated message id is stored once; as long as the stream keeps messages, if that is shorter.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 // Feeds.

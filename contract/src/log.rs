@@ -179,6 +179,25 @@ pub struct Behind {
     pub logs: Vec<Position>,
 }
 
+/// The text of a message, for keywords and repetitions: of its payload, a JSON object, the first string among `body`,
+/// `text` and `message`.
+pub fn text(payload: &str) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Texts<'a> {
+        #[serde(borrow)]
+        body: Option<&'a RawValue>,
+        #[serde(borrow)]
+        text: Option<&'a RawValue>,
+        #[serde(borrow)]
+        message: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    let texts: Texts<'_> = serde_json::from_str(payload).ok()?;
+    let texts = [texts.body, texts.text, texts.message].into_iter().flatten();
+    texts.filter_map(|value| serde_json::from_str::<Text<'_>>(value.get()).ok()).map(|text| text.0).next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,5 +217,18 @@ mod tests {
         let entry: Entry<'_> = serde_json::from_str(json).expect("an entry");
         assert_eq!(entry.payload.get(), r#"{"b": 1, "a":[ ]}"#);
         assert_eq!(serde_json::to_string(&entry).expect("JSON"), json);
+    }
+
+    #[test]
+    fn the_text_is_the_first_string_among_three() {
+        for (payload, expected) in [
+            (r#"{"message":"c","text":"b","body":"a"}"#, Some("a")),
+            (r#"{"message":"c\n","text":5,"body":{"text":"x"}}"#, Some("c\n")),
+            (r#"{"other":"x"}"#, None),
+            (r#"["a"]"#, None),
+            (r#"{"body":null}"#, None),
+        ] {
+            assert_eq!(text(payload).as_deref(), expected, "{payload}");
+        }
     }
 }

@@ -112,20 +112,43 @@ fn first_sequence(now: SystemTime) -> u64 {
 /// # Errors
 /// If NATS refuses it, or does not answer in time.
 pub async fn ensure(nats: &Nats, asset: Asset, replicas: u8) -> anyhow::Result<()> {
+    ensure_as(nats, asset.config(usize::from(replicas)), false).await
+}
+
+/// As [`ensure`], for stream `ROOMS`, which drops what is older than `max_age`; one that exists is changed to it. NATS
+/// wants its window for repeated message ids to be no longer, so that shrinks with it.
+///
+/// # Errors
+/// If NATS refuses it, or does not answer in time.
+pub async fn ensure_log(nats: &Nats, replicas: u8, max_age: Duration) -> anyhow::Result<()> {
+    let duplicate_window = max_age.min(limits::DUPLICATE_WINDOW);
+    let config = Config { max_age, duplicate_window, ..Asset::Rooms.config(usize::from(replicas)) };
+    ensure_as(nats, config, true).await
+}
+
+async fn ensure_as(nats: &Nats, config: Config, change_age: bool) -> anyhow::Result<()> {
     let context = jetstream::new(nats.client.clone());
     let deadline = tokio::time::Instant::now() + limits::START_TIMEOUT;
     loop {
-        let error = match context.get_or_create_stream(asset.config(usize::from(replicas))).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
+        let Err(error) = try_ensure(&context, &config, change_age).await else { return Ok(()) };
         if tokio::time::Instant::now() > deadline {
-            return Err(error).with_context(|| format!("cannot make {}", asset.stream()));
+            return Err(error).with_context(|| format!("cannot make {}", config.name));
         }
         // A server that has just started, or a cluster without a leader yet, refuses for a moment.
-        tracing::debug!(%error, stream = asset.stream(), "not made yet");
+        tracing::debug!(%error, stream = config.name, "not made yet");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+async fn try_ensure(context: &jetstream::Context, wanted: &Config, change_age: bool) -> anyhow::Result<()> {
+    let stream = context.get_or_create_stream(wanted.clone()).await?;
+    let now = &stream.cached_info().config;
+    let Config { max_age, duplicate_window, .. } = *wanted;
+    if change_age && (now.max_age, now.duplicate_window) != (max_age, duplicate_window) {
+        context.update_stream(Config { max_age, duplicate_window, ..now.clone() }).await?;
+        tracing::info!(seconds = max_age.as_secs(), stream = wanted.name, "what is older is dropped from now on");
+    }
+    Ok(())
 }
 
 /// Waits until a stream or bucket that another service makes is there, at most [`limits::START_TIMEOUT`].

@@ -30,6 +30,15 @@ use plan::{Plan, Stage};
 /// A stage that is not ready after this time will not be.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Whether gateways limit what one user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Limits {
+    /// As they do by default.
+    On,
+    /// Not at all.
+    Off,
+}
+
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -54,6 +63,9 @@ pub struct Args {
     /// How the gateways treat tokens: with "jwt" they verify them, with the key that `switchboard token` signs with.
     #[arg(long, env = "AUTH", default_value = "open")]
     auth: Auth,
+    /// Whether the gateways limit what one user may do. Load that is all one user's wants "off".
+    #[arg(long, env = "LIMITS", default_value = "on")]
+    limits: Limits,
     /// Begin anew: remove the data of earlier runs first (FRESH=1).
     #[arg(long, env = "FRESH", value_parser = FalseyValueParser::new())]
     fresh: bool,

@@ -55,9 +55,8 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// The deadline is what is left now: a clock that is set later does not move it.
     fn new(claims: Claims) -> Self {
-        let expires = claims.until.and_then(|until| Instant::now().checked_add(until.saturating_sub(unix_now())));
+        let expires = deadline(claims.until);
         Verified { claims, expires }
     }
 }
@@ -94,13 +93,13 @@ impl Identity {
     }
 }
 
-/// A token that came on a room's topic, by `access_token`.
+/// What a token has renewed that came by `access_token`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Renewed {
-    /// The user's: for the session.
+    /// The socket's.
     User(Identity),
-    /// The room's.
-    Room(RoomUser),
+    /// That of the room's channel on which it came, which now ends at this time, if ever.
+    Room(Option<Instant>),
 }
 
 /// The keys, and what tokens have to fulfil.
@@ -175,27 +174,26 @@ impl Auth {
         }
     }
 
-    /// What a token renews that comes on a room's topic: the room's, or the socket's. `member` is who the socket is
-    /// there, and stays so where nothing is verified.
+    /// What a token renews that comes on a room's topic: the room's, or the socket's.
     ///
     /// # Errors
-    /// If it does not count there.
-    pub async fn renew_in_room(
-        &self,
-        socket: &Identity,
-        member: &RoomUser,
-        room: &str,
-        token: &Token,
-    ) -> Result<Renewed, TokenError> {
-        let (Auth::Jwt(verifier), Identity::Verified(user)) = (self, socket) else {
-            return Ok(Renewed::Room(member.clone()));
-        };
+    /// If it does not count there; and where nothing is verified, as there is nothing to renew.
+    pub async fn renew_in_room(&self, socket: &Identity, room: &str, token: &Token) -> Result<Renewed, TokenError> {
+        let (Auth::Jwt(verifier), Identity::Verified(user)) = (self, socket) else { return Err(TokenError::Missing) };
         match verifier.verify(Some(token)).await? {
-            Either::Room(token) => room::verified(&user.claims, &token, room).map(Renewed::Room),
+            Either::Room(token) => {
+                room::verified(&user.claims, &token, room).map(|who| Renewed::Room(deadline(who.until)))
+            }
             Either::User(claims) if claims.user != user.claims.user => Err(TokenError::OtherUser),
             Either::User(claims) => Ok(Renewed::User(Identity::Verified(Box::new(Verified::new(claims))))),
         }
     }
+}
+
+/// When what counts until this unix time is over; `None`: never. The deadline is what is left now: a clock that is set
+/// later does not move it.
+pub fn deadline(until: Option<Duration>) -> Option<Instant> {
+    until.and_then(|until| Instant::now().checked_add(until.saturating_sub(unix_now())))
 }
 
 /// The time since 1970; a clock that stands before it is at its beginning.

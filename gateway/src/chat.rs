@@ -16,7 +16,7 @@ use crate::commands::{ChatPush, LobbyCommand};
 use crate::mailbox::{Broadcast, Event, Outcome};
 use crate::payload::{Message, Refusal, with_seq};
 use crate::session::chat_json;
-use crate::topic::{Effect, Kind, Member, Reviewed, Stamp, To, Topic};
+use crate::topic::{Effect, Kind, Member, Request, Reviewed, Stamp, To, Topic};
 
 use member::receive_event;
 pub use member::{ChatMember, Fact, Live};
@@ -133,8 +133,7 @@ impl Kind for ChatKind {
         &mut self,
         members: &mut [Member<M, Self>],
         at: usize,
-        serial: u32,
-        push: ChatPush,
+        Request { serial, push, .. }: Request<ChatPush>,
         stamp: impl FnOnce() -> Stamp,
         out: &mut Vec<Effect<M>>,
     ) {

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::chat::ChatKind;
 use crate::commands::{PresenceCommand, TopicCommand};
+use crate::limiter::Limiter;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
 use crate::presence_task::PresenceHandle;
@@ -59,6 +60,7 @@ pub struct Shared {
     nats: Nats,
     lobby: LobbyHandle,
     presence: PresenceHandle,
+    limiter: Arc<Limiter>,
     chats: Topics<ChatKind>,
     rooms: Topics<RoomKind>,
     message_ids: AtomicU64,
@@ -68,11 +70,12 @@ pub struct Shared {
 
 impl Hub {
     /// A hub without topics. Its task ends with it.
-    pub fn new(nats: Nats, lobby: LobbyHandle, presence: PresenceHandle) -> Self {
+    pub fn new(nats: Nats, lobby: LobbyHandle, presence: PresenceHandle, limiter: Arc<Limiter>) -> Self {
         let hub = Hub(Arc::new(Shared {
             nats: nats.clone(),
             lobby,
             presence,
+            limiter,
             chats: Topics(Mutex::default()),
             rooms: Topics(Mutex::default()),
             message_ids: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 //! The gateway: WebSockets in, NATS out. Stateless: what it holds, others can rebuild.
 //!
-//! `frame`, `payload`, `session`, `topic`, `chat`, `room`, `lobby`, `handshake` and most of `auth` decide, and know
+//! `frame`, `payload`, `session`, `limiter`, `topic`, `chat`, `room`, `lobby`, `handshake` and most of `auth` decide, and know
 //! neither tokio nor NATS; `socket`, `hub`, `lobby_task` and `server` are the tasks around them.
 
 pub mod api;
@@ -12,6 +12,7 @@ pub mod frame;
 pub mod handshake;
 pub mod hub;
 mod life;
+pub mod limiter;
 pub mod lobby;
 pub mod lobby_task;
 mod log;
@@ -30,7 +31,7 @@ pub mod topic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use axum::http::HeaderValue;
@@ -51,6 +52,8 @@ use crate::api::secret::Secret;
 use crate::auth::Auth;
 use crate::auth::args::AuthArgs;
 use crate::hub::Hub;
+use crate::limiter::Limiter;
+use crate::limiter::args::LimitArgs;
 use crate::presence_task::PresenceHandle;
 use crate::server::Gateway;
 use crate::session::SessionLimits;
@@ -99,6 +102,9 @@ pub struct Args {
     /// Flags of tokens.
     #[command(flatten)]
     pub auth: AuthArgs,
+    /// Flags of what one user may do.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Runs a gateway until `stop`, and drains it.
@@ -187,11 +193,13 @@ async fn start(args: &Args, auth: Auth, incarnation: &Incarnation) -> anyhow::Re
     let (lobby, lobby_task) = lobby_task::start(nats.clone(), incarnation.clone()).await?;
     let (presence, presence_task) =
         presence_task::start(nats.clone(), incarnation.clone(), args.presence_list_max).await?;
-    let hub = Hub::new(nats.clone(), lobby.clone(), presence.clone());
+    let limiter = Arc::new(Limiter::new(args.limits.rates(), Instant::now()));
+    let hub = Hub::new(nats.clone(), lobby.clone(), presence.clone(), limiter.clone());
     let limits = SessionLimits {
         channels: args.max_channels,
         capacity: args.max_capacity,
         idle: Duration::from_secs(args.idle_timeout),
+        users: limiter,
     };
     let gateway = Arc::new(Gateway::new(lobby, hub, auth, limits, args.allowed_origins.clone()));
     Ok(Started { nats, gateway, presence, lobby_task, presence_task, disconnects })
@@ -228,6 +236,7 @@ async fn beat(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     for n in 1u64.. {
         tick.tick().await;
+        observe::limited_users(gateway.limits.users.sweep(Instant::now()));
         if let Some(rooms) = presence.digest() {
             let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n, bye: false, rooms };
             nats.publish(names::alive_gateway(&incarnation), wire::encode(&beat)).await;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use switchboard_contract::lobby::{ChannelId, ChatRecord, Status};
 use switchboard_contract::names::UserId;
 use switchboard_contract::reason::CloseCode;
 
-use crate::auth::Identity;
+use crate::auth::Renewed;
 use crate::frame::{Vsn, encode_text};
 use crate::payload::Refusal;
 
@@ -42,8 +42,8 @@ pub enum Event {
         chan: ChannelId,
         /// Which of its requests.
         serial: u32,
-        /// Whose it is.
-        identity: Result<Identity, Refusal>,
+        /// What it has renewed.
+        renewed: Result<Renewed, Refusal>,
     },
     /// An event for all members of a topic.
     Broadcast(Broadcast),
@@ -191,33 +191,51 @@ impl Mailbox {
 
     /// Hands an event over. If the queue is full the socket is closed instead; if it is gone, nothing happens.
     pub fn send(&self, event: Arc<Event>) {
+        self.send_all(std::iter::once(event));
+    }
+
+    /// Hands several over, of which the socket sees all or none.
+    pub fn send_all(&self, events: impl Iterator<Item = Arc<Event>>) {
         let mut queue = self.0.queue();
         if queue.closed {
             return;
         }
-        if queue.events.len() < MAILBOX_MAX {
-            queue.events.push_back(event);
-        } else {
-            queue.overflowed = true;
+        for event in events {
+            if queue.events.len() < MAILBOX_MAX {
+                queue.events.push_back(event);
+            } else {
+                queue.overflowed = true;
+            }
         }
         drop(queue);
         self.0.task.wake();
     }
+
+    /// Which queue it is, for as long as somebody has it.
+    pub fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
 }
 
 impl Events {
-    /// The next event; `None` once the queue has overflowed.
+    /// The next event; `None` once the queue has overflowed. Who waits is woken by the next one.
+    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Arc<Event>>> {
+        let ready = |queue: &mut Queue| match queue.events.pop_front() {
+            _ if queue.overflowed => Poll::Ready(None),
+            Some(event) => Poll::Ready(Some(event)),
+            None => Poll::Pending,
+        };
+        if let ready @ Poll::Ready(_) = ready(&mut self.0.queue()) {
+            return ready;
+        }
+        self.0.task.register(context.waker());
+        // What came before it was registered has woken nobody.
+        ready(&mut self.0.queue())
+    }
+
+    /// As [`Events::poll_next`].
     pub async fn next(&self) -> Option<Arc<Event>> {
-        poll_fn(|context| {
-            self.0.task.register(context.waker());
-            let mut queue = self.0.queue();
-            match queue.events.pop_front() {
-                _ if queue.overflowed => Poll::Ready(None),
-                Some(event) => Poll::Ready(Some(event)),
-                None => Poll::Pending,
-            }
-        })
-        .await
+        poll_fn(|context| self.poll_next(context)).await
     }
 
     /// The next event, if there is one already.

@@ -16,6 +16,11 @@ pub(crate) static LOBBY_ROWS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchb
 /// Rooms whose presence this gateway follows.
 pub(crate) static PRESENCE_ROOMS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchboard_gateway_presence_rooms"));
 
+/// Users of whom something counts for their limits.
+pub(crate) fn limited_users(users: usize) {
+    gauge!("switchboard_gateway_limited_users").set(users as f64);
+}
+
 /// Other gateways were asked for their members of rooms.
 pub(crate) fn presence_asks(rooms: usize) {
     counter!("switchboard_gateway_presence_asks_total").increment(rooms as u64);
@@ -53,6 +58,16 @@ pub(crate) fn describe() {
     describe_counter!("switchboard_gateway_presence_gone_total", "Other gateways that died or said goodbye.");
     describe_counter!("switchboard_gateway_presence_strangers_total", "Words of gateways beyond those known at most.");
     describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
+    describe_gauge!(
+        "switchboard_gateway_limited_users",
+        Unit::Count,
+        "Users of whom something counts for their limits."
+    );
+    describe_counter!(
+        "switchboard_gateway_bans_total",
+        "Users that were closed and have to wait, after many refusals."
+    );
+    describe_counter!("switchboard_gateway_unlimited_total", "Joins and pushes of users beyond those known at most.");
     describe_counter!("switchboard_gateway_closes_total", "Sockets closed by this gateway, by close code.");
     describe_counter!("switchboard_gateway_api_requests_total", "Requests of the HTTP API, by route and status.");
     describe_counter!("switchboard_gateway_tokens_refused_total", "Tokens that did not count, by reason.");

@@ -18,9 +18,10 @@ use switchboard_contract::reason::Reason;
 use switchboard_contract::room::{Rank, RoomState, RoomView};
 
 use crate::commands::{PresenceCommand, RoomJoin, RoomPush};
+use crate::limiter::Limiter;
 use crate::mailbox::{Broadcast, Event, Outcome};
 use crate::payload::Refusal;
-use crate::topic::{Effect, Kind, Member, Reviewed, Stamp, To, Topic};
+use crate::topic::{Effect, Kind, Member, Request, Reviewed, Stamp, To, Topic};
 
 use doubt::{Answer, Doubt};
 use fact::What;
@@ -38,6 +39,7 @@ pub struct RoomKind {
     view: RoomView,
     voids: Voids,
     doubt: Doubt,
+    limiter: Arc<Limiter>,
 }
 
 /// A member of a room.
@@ -94,10 +96,10 @@ impl RoomMember {
 }
 
 impl<M: Clone> Room<M> {
-    /// A topic without members.
-    pub fn new(id: RoomId) -> Self {
+    /// A topic without members, whose users may do as much as `limiter` says.
+    pub fn new(id: RoomId, limiter: Arc<Limiter>) -> Self {
         let topic = format!("room:{id}");
-        Topic::of(RoomKind { topic, id, view: no_room(), voids: Voids::default(), doubt: Doubt::default() })
+        Topic::of(RoomKind { topic, id, view: no_room(), voids: Voids::default(), doubt: Doubt::default(), limiter })
     }
 }
 
@@ -219,12 +221,11 @@ impl Kind for RoomKind {
         &mut self,
         members: &mut [Member<M, Self>],
         at: usize,
-        serial: u32,
-        push: RoomPush,
+        request: Request<RoomPush>,
         stamp: impl FnOnce() -> Stamp,
         out: &mut Vec<Effect<M>>,
     ) {
-        self.pushed(members, at, serial, push, stamp, out);
+        self.pushed(members, at, request, stamp, out);
     }
 
     fn answer<M: Clone>(&self, who: &RoomMember, seq: u64, to: &mut To<'_, M>) {
@@ -316,5 +317,7 @@ impl Kind for RoomKind {
 
 #[cfg(test)]
 mod gap_tests;
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;

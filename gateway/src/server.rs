@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -25,8 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::auth::Auth;
 use crate::auth::token::Token;
+use crate::auth::{Auth, Identity};
 use crate::hub::Hub;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
@@ -214,11 +214,18 @@ async fn upgrade(
             return (StatusCode::FORBIDDEN, format!("user_token: {error}\n")).into_response();
         }
     };
-    // Buffers this small cost 3 KB a socket instead of 137; large frames grow them for as long as they last.
+    if let Identity::Verified(verified) = &identity
+        && let Some(wait) = gateway.limits.users.banned(&verified.claims.user, Instant::now())
+    {
+        let seconds = wait.as_millis().div_ceil(1_000).to_string();
+        return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds)], "too many refusals\n").into_response();
+    }
+    // Buffers this small cost 3 KB a socket instead of 137; large frames grow them for as long as they last. What is
+    // written has none until something is sent; 8 KiB is where it is written before it is flushed: a burst, whole.
     upgrade
         .protocols(["phoenix"])
         .read_buffer_size(256)
-        .write_buffer_size(1024)
+        .write_buffer_size(8 * 1024)
         .max_write_buffer_size(4 * limits::FRAME_BYTES_MAX + limits::HISTORY_REPLY_BYTES_MAX * 2)
         .max_frame_size(limits::FRAME_BYTES_MAX)
         .max_message_size(limits::FRAME_BYTES_MAX)

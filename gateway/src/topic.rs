@@ -19,7 +19,7 @@ use switchboard_contract::reason::Reason;
 use crate::mailbox::Event;
 use crate::payload::Refusal;
 
-pub use effect::{Effect, How, Stamp, To};
+pub use effect::{Effect, How, Request, Stamp, To};
 pub use order::Part;
 use order::{Order, Step};
 
@@ -64,8 +64,7 @@ pub trait Kind: Sized {
         &mut self,
         members: &mut [Member<M, Self>],
         at: usize,
-        serial: u32,
-        push: Self::Push,
+        request: Request<Self::Push>,
         stamp: impl FnOnce() -> Stamp,
         out: &mut Vec<Effect<M>>,
     );
@@ -246,13 +245,12 @@ impl<M: Clone, K: Kind> Topic<M, K> {
     pub fn push(
         &mut self,
         chan: ChannelId,
-        serial: u32,
-        push: K::Push,
+        request: Request<K::Push>,
         stamp: impl FnOnce() -> Stamp,
         out: &mut Vec<Effect<M>>,
     ) {
         if let Some(at) = self.members.iter().position(|m| m.chan == chan) {
-            self.kind.push(&mut self.members, at, serial, push, stamp, out);
+            self.kind.push(&mut self.members, at, request, stamp, out);
         }
     }
 

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use switchboard_contract::limits;
 use switchboard_contract::names::ROOMS_STREAM;
 use switchboard_contract::nats::Nats;
-use switchboard_contract::streams::{self, Asset};
+use switchboard_contract::streams;
 use tokio::sync::mpsc;
 
 /// Between attempts to reach the stream.
@@ -29,8 +29,9 @@ pub(crate) enum Fed {
 }
 
 /// Feeds the stream into `feed` until nobody takes it any more.
-pub(crate) async fn follow(nats: Nats, replicas: u8, feed: mpsc::Sender<Fed>) {
-    let mut follower = Follower { nats, replicas, feed, next: 0, next_before: 0, target: None, caught_up: false };
+pub(crate) async fn follow(nats: Nats, replicas: u8, log_age: Duration, feed: mpsc::Sender<Fed>) {
+    let mut follower =
+        Follower { nats, replicas, log_age, feed, next: 0, next_before: 0, target: None, caught_up: false };
     loop {
         match follower.follow().await {
             Ok(()) if follower.feed.is_closed() => return,
@@ -48,6 +49,8 @@ pub(crate) async fn follow(nats: Nats, replicas: u8, feed: mpsc::Sender<Fed>) {
 struct Follower {
     nats: Nats,
     replicas: u8,
+    /// See [`streams::ensure_log`].
+    log_age: Duration,
     feed: mpsc::Sender<Fed>,
     /// The sequence to go on from; 0: the start.
     next: u64,
@@ -130,7 +133,7 @@ impl Follower {
         let state = match stream.get_info().await {
             Ok(info) => info.state,
             Err(error) => {
-                streams::ensure(&self.nats, Asset::Rooms, self.replicas).await?;
+                streams::ensure_log(&self.nats, self.replicas, self.log_age).await?;
                 return Err(error).context("the stream does not say what it holds");
             }
         };

@@ -1,15 +1,13 @@
 //! Keywords: the words that several people of a room use. Pure: what was said and the time go in.
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use switchboard_contract::limits::{KEYWORD_BYTES_MAX, KEYWORD_TEXT_BYTES_MAX, KEYWORD_WORDS_MAX, KEYWORDS_MAX};
-use switchboard_contract::log::Message;
+use switchboard_contract::log::{self, Message};
 use switchboard_contract::names::UserId;
 use switchboard_contract::room::Keyword;
 use switchboard_contract::wire::timestamp;
@@ -49,7 +47,7 @@ impl Heard {
         if at.saturating_add(ms(window)) <= now {
             return None;
         }
-        let words = words(&text(message.payload)?);
+        let words = words(&log::text(message.payload.get())?);
         (!words.is_empty()).then(|| Heard { at, user, words: words.into() })
     }
 
@@ -110,24 +108,6 @@ pub fn differ(told: &[Word], words: &[Word], window: Duration) -> bool {
     told.len() != words.len() || !told.iter().zip(words).all(same)
 }
 
-/// The text of a payload: its first string among `body`, `text` and `message`.
-fn text(payload: &RawValue) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Texts<'a> {
-        #[serde(borrow)]
-        body: Option<&'a RawValue>,
-        #[serde(borrow)]
-        text: Option<&'a RawValue>,
-        #[serde(borrow)]
-        message: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    let texts: Texts<'_> = serde_json::from_str(payload.get()).ok()?;
-    let texts = [texts.body, texts.text, texts.message].into_iter().flatten();
-    texts.filter_map(|value| serde_json::from_str::<Text<'_>>(value.get()).ok()).map(|text| text.0).next()
-}
-
 /// The words of a text that may become keywords.
 fn words(text: &str) -> Vec<Box<str>> {
     let mut end = text.len().min(KEYWORD_TEXT_BYTES_MAX);
@@ -185,20 +165,6 @@ mod tests {
         assert_eq!(words(&many).len(), KEYWORD_WORDS_MAX);
         let late = format!("{}gateway", "é ".repeat(KEYWORD_TEXT_BYTES_MAX));
         assert!(words(&late).is_empty(), "beyond what is looked at");
-    }
-
-    #[test]
-    fn the_text_is_the_first_string_among_three() {
-        for (payload, expected) in [
-            (r#"{"message":"c","text":"b","body":"a"}"#, Some("a")),
-            (r#"{"message":"c\n","text":5,"body":{"text":"x"}}"#, Some("c\n")),
-            (r#"{"other":"x"}"#, None),
-            (r#"["a"]"#, None),
-            (r#"{"body":null}"#, None),
-        ] {
-            let payload = RawValue::from_string(payload.to_owned()).expect("JSON");
-            assert_eq!(text(&payload).as_deref(), expected, "{payload}");
-        }
     }
 
     #[test]

@@ -41,6 +41,9 @@ use crate::serve::Server;
 /// The service's name, and its queue group: each request goes to one replica.
 const SERVICE: &str = "history";
 
+/// The largest age that may be configured: a year, far below what NATS can count.
+const LOG_AGE_LIMIT_MS: u64 = 365 * 86_400_000;
+
 /// Keeps the last messages of every log, in memory, and answers joins and `history`.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "switchboard-history", version)]
@@ -54,6 +57,11 @@ pub struct Args {
     /// How long a room in which nobody is lives on before it is wiped, in milliseconds.
     #[arg(long, env = "SWITCHBOARD_ROOM_LINGER_MS", value_name = "MS", default_value_t = ms(limits::ROOM_LINGER))]
     pub room_linger_ms: u64,
+    /// The age at which the log drops a message, in milliseconds; a log that exists is changed to it. Below two minutes,
+    /// a message sent again with the same id is stored once only within this time: NATS knows ids no longer.
+    #[arg(long, env = "SWITCHBOARD_LOG_MAX_AGE_MS", value_name = "MS", default_value_t = ms(limits::LOG_AGE_MAX),
+        value_parser = clap::value_parser!(u64).range(ms(limits::LOG_AGE_MIN)..=LOG_AGE_LIMIT_MS))]
+    pub log_max_age_ms: u64,
     /// How long a word counts for a room's keywords after it was used, in milliseconds.
     #[arg(long, env = "SWITCHBOARD_KEYWORD_WINDOW_MS", value_name = "MS", default_value_t = ms(limits::KEYWORD_WINDOW))]
     pub keyword_window_ms: u64,
@@ -78,11 +86,12 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     };
     let nats = nats?;
     let replicas = args.common.nats_replicas;
-    let Some(records) = stop.run_until_cancelled(prepare(&nats, replicas)).await else { return Ok(()) };
+    let log_age = Duration::from_millis(args.log_max_age_ms);
+    let Some(records) = stop.run_until_cancelled(prepare(&nats, replicas, log_age)).await else { return Ok(()) };
     let records = records?;
 
     let (feed, fed) = mpsc::channel(limits::HISTORY_CHUNKS_MAX);
-    tokio::spawn(follow(nats.clone(), replicas, feed));
+    tokio::spawn(follow(nats.clone(), replicas, log_age, feed));
     let window = Duration::from_millis(args.keyword_window_ms);
     let mut server = Server::new(nats.clone(), args.memory_bytes, window, records, fed);
     readiness.set(Err("catching up"));
@@ -111,8 +120,9 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 /// Everything that must be there before the stream can be followed, and the records of rooms.
-async fn prepare(nats: &Nats, replicas: u8) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
-    for asset in [Asset::Rooms, Asset::RoomRecords, Asset::Leases] {
+async fn prepare(nats: &Nats, replicas: u8, log_age: Duration) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
+    streams::ensure_log(nats, replicas, log_age).await?;
+    for asset in [Asset::RoomRecords, Asset::Leases] {
         streams::ensure(nats, asset, replicas).await?;
     }
     // What the stream drops from now on is in a record that is read now, or still in the stream when it is followed.

@@ -3,12 +3,16 @@
 //! Who is who: `lobby` and `idle` are the two runs; `student` and `teacher` play one user each on a `link`, both
 //! through their side of a `chat`; what they send and see goes through the `world` to the `checker`, which judges it;
 //! `siege` is the lobby's run while processes are killed, with users that come back and a judge of their own.
+//! `fanout` and `churn` load rooms, with members (`guest`) that do not look at what they are sent more than they must.
 //! `measure` reads the cost of the system's processes, `report` says it. Everything runs on one thread: that is the
 //! cheapest way to play a thousand users beside the system they load, and it puts all events in one order.
 #![allow(clippy::print_stdout, reason = "a tool whose output is for people and pipes")]
 
 mod chat;
 pub mod checker;
+mod churn;
+mod fanout;
+mod guest;
 mod idle;
 mod link;
 mod lobby;
@@ -50,6 +54,11 @@ enum Command {
     /// Students wait in the queue and nothing happens: what an idle socket costs. The figure is true on freshly
     /// started gateways; memory that an earlier run left free is used again.
     Idle(IdleArgs),
+    /// One room of many members: what it costs to deliver a message to each of them.
+    Fanout(FanoutArgs),
+    /// Rooms are born, used once and left, in rounds; after each, everything must be as it was. Start the system with
+    /// SWITCHBOARD_LOG_MAX_AGE_MS=60000 and SWITCHBOARD_ROOM_LINGER_MS=5000, so that it can be within --settle.
+    Churn(ChurnArgs),
 }
 
 /// Where the system is, and how the outcome is said.
@@ -127,6 +136,53 @@ struct IdleArgs {
     sockets: u32,
 }
 
+/// Arguments of `switchboard load fanout`.
+#[derive(Debug, clap::Args)]
+struct FanoutArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Members of the room, senders among them.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    members: u32,
+    /// Gateways that they are on; all, if it is not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    gateways_used: Option<u16>,
+    /// Messages, of all senders together.
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    messages: u32,
+    /// How often a second something is said; by different senders in turn, each at most 8 times a second.
+    #[arg(long, default_value_t = 20.0, value_parser = rate)]
+    rate: f64,
+    /// So many senders speak in the same moment, each one message.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    burst: u32,
+    /// So many members are senders, rounded up to a multiple of --burst.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    senders: Option<u32>,
+    /// The length of a message's text. Bytes.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(0..=30_000))]
+    bytes: u16,
+}
+
+/// Arguments of `switchboard load churn`.
+#[derive(Debug, clap::Args)]
+struct ChurnArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Rooms a minute.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    per_minute: u32,
+    /// Rounds. With three or more, no service's memory may be a tenth larger after the last than after the one before.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+    /// The length of a round, in seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// After a round, all must be as before the first one within so many seconds.
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    settle: u64,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -138,6 +194,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Lobby(args) => local.block_on(&runtime, lobby::run(&args)),
         Command::Idle(args) => local.block_on(&runtime, idle::run(&args)),
+        Command::Fanout(args) => local.block_on(&runtime, fanout::run(&args)),
+        Command::Churn(args) => local.block_on(&runtime, churn::run(&args)),
     }
 }
 
@@ -155,6 +213,12 @@ async fn interrupted() -> std::io::Result<()> {
 /// `10ms`, `5s`, or milliseconds as a plain number; not nothing.
 fn duration(text: &str) -> Result<Duration, String> {
     time(text).filter(|time| !time.is_zero()).ok_or_else(|| "a duration is 10ms, 5s, or milliseconds".to_owned())
+}
+
+/// How often a second: more than nothing, and less than what a timer can do.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.01..=1_000.0).contains(rate));
+    rate.ok_or_else(|| "a rate is between 0.01 and 1000 a second".to_owned())
 }
 
 /// A duration, or two of them: `0s..2s`.

@@ -146,9 +146,21 @@ pub(super) struct Times {
 /// The answer to anything: the protocol's bound.
 const ANSWER_WITHIN: Duration = limits::ANSWER_TIMEOUT;
 /// Longer than any run.
-const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// Longest time that the histograms tell apart. Microseconds.
 const TIME_MAX_US: u64 = 60_000_000;
+
+/// A distribution of times in microseconds, yet without any.
+pub(super) fn histogram() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, TIME_MAX_US, 3)?)
+}
+
+/// What such a distribution says.
+pub(super) fn times(of: &Histogram<u64>) -> Times {
+    // Below a minute, so a float holds it.
+    let ms = |us: u64| f64::from(u32::try_from(us).unwrap_or(u32::MAX)) / 1000.0;
+    Times { p50: ms(of.value_at_quantile(0.5)), p99: ms(of.value_at_quantile(0.99)), max: ms(of.max()) }
+}
 
 /// The development key, if what runs here wants tokens.
 pub(super) fn key(folder: &Path) -> anyhow::Result<Option<Key>> {
@@ -165,7 +177,6 @@ impl World {
         key: Option<Key>,
     ) -> anyhow::Result<World> {
         let plan = Plan { capacity, messages, answer_within: ANSWER_WITHIN };
-        let histogram = || Histogram::new_with_bounds(1, TIME_MAX_US, 3);
         Ok(World {
             vsn: ids.vsn,
             ids,
@@ -238,11 +249,6 @@ impl World {
     /// Times from saying to hearing, and from saying to the `ok`.
     pub(super) fn times(&self) -> (Times, Times) {
         let state = self.state.borrow();
-        let times = |h: &Histogram<u64>| {
-            // Below a minute, so a float holds it.
-            let ms = |us: u64| f64::from(u32::try_from(us).unwrap_or(u32::MAX)) / 1000.0;
-            Times { p50: ms(h.value_at_quantile(0.5)), p99: ms(h.value_at_quantile(0.99)), max: ms(h.max()) }
-        };
         (times(&state.messages), times(&state.acks))
     }
 }

@@ -8,11 +8,13 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use switchboard_contract::process::UsageError;
 
-use super::Args;
 use super::nats::{self, Servers};
+use super::{Args, Limits};
 use crate::runfile::Auth;
 use crate::token::Key;
 
+/// The flags of a gateway that limit one user; with 0 they do not.
+const LIMITS: [&str; 5] = ["--broadcast-rate", "--direct-rate", "--join-rate", "--repeats", "--refusals"];
 /// One leads, and one stands by.
 const MATCHERS: usize = 2;
 
@@ -103,6 +105,9 @@ impl Plan {
             flags.extend([("--log-format", format.unwrap_or_default()), ("--log-level", args.log_level.clone())]);
             if let Some(addr) = addr {
                 flags.extend([("--listen", addr.to_string()), ("--auth", args.auth.as_str().to_owned())]);
+                if args.limits == Limits::Off {
+                    flags.extend(LIMITS.map(|flag| (flag, "0".to_owned())));
+                }
                 if args.auth == Auth::Jwt {
                     flags.push(("--jwt-secret-file", Key::path(folder).display().to_string()));
                 }
@@ -231,6 +236,14 @@ mod tests {
         let gateway = plan.specs[4].args.join(" ");
         assert!(gateway.contains("--listen 127.0.0.1:5000 --auth open"), "{gateway}");
         assert!(!gateway.contains("local-secret") && !gateway.contains("--jwt"), "{gateway}");
+    }
+
+    #[test]
+    fn limits_can_be_off() {
+        let gateway = |flags: &[&str]| plan(flags).expect("a plan").specs[4].args.join(" ");
+        assert!(!gateway(&[]).contains("-rate"));
+        let off = gateway(&["--limits", "off"]);
+        assert!(off.contains("--broadcast-rate 0 --direct-rate 0 --join-rate 0 --repeats 0 --refusals 0"), "{off}");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 mod api;
 mod api_seen;
 mod client_2015;
+mod crowds;
 mod forgery;
 mod gaps;
 mod harness;
 mod http;
 mod killer;
+mod limits;
 mod lobby;
 mod outages;
 mod phoenix_js;

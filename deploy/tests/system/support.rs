@@ -45,12 +45,18 @@ impl Place {
 
     /// `switchboard up`, not necessarily ready.
     pub(crate) fn up(&self, flags: &[&str]) -> Up {
+        self.up_with(flags, &[])
+    }
+
+    /// The same with environment variables, which its processes inherit.
+    pub(crate) fn up_with(&self, flags: &[&str], variables: &[(&str, &str)]) -> Up {
         let port = |port: u16| port.to_string();
         let mut child = self
             .switchboard(&["up"])
             .args(["--gateway-port", &port(self.gateway_port), "--nats-port", &port(self.nats_port)])
             .args(["--admin-port", &port(self.admin_port)])
             .args(flags)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

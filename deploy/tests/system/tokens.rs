@@ -92,6 +92,13 @@ impl Issuer {
 
 /// Asks for an upgrade; gives the status and what is said behind the headers.
 async fn upgrade(gateway: &str, path: &str, headers: &str) -> (u16, String) {
+    let answer = ask_upgrade(gateway, path, headers).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("headers");
+    (head[9..12].parse().expect("a status"), body.to_owned())
+}
+
+/// Asks for an upgrade; gives the whole answer.
+async fn ask_upgrade(gateway: &str, path: &str, headers: &str) -> String {
     let address = gateway.strip_prefix("http://").expect("a URL");
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let request = format!(
@@ -107,9 +114,7 @@ async fn upgrade(gateway: &str, path: &str, headers: &str) -> (u16, String) {
     while !whole(&answer) {
         answer.push(stream.read_u8().await.expect("an answer"));
     }
-    let text = String::from_utf8(answer).expect("text");
-    let (head, body) = text.split_once("\r\n\r\n").expect("headers");
-    (head[9..12].parse().expect("a status"), body.to_owned())
+    String::from_utf8(answer).expect("text")
 }
 
 #[tokio::test]
@@ -211,6 +216,62 @@ async fn with_a_public_key_and_an_audience_no_other_key_and_no_other_audience_co
 }
 
 #[tokio::test]
+async fn an_expired_room_token_ends_its_channel_unless_it_was_renewed() {
+    let Some(issuer) = Issuer::start().await else { return };
+    let room = "room:r";
+    let of = |claims: Value, ttl| issuer.token(&claims, ttl);
+    let mut watcher = issuer.client(json!({"sub": "w"}), HOUR).await;
+    let reply = watcher.join(room, json!({"room_token": of(json!({"room": "r"}), HOUR)})).await.expect("a reply");
+    assert!(reply.ok, "{reply:?}");
+    watcher.expect_on(room, "presence_state", SOON).await.expect("a state");
+    let short = Duration::from_secs(5);
+    let mut members = Vec::new();
+    for (name, vsn) in [("kept", Vsn::V2), ("two", Vsn::V2), ("one", Vsn::V1)] {
+        let token = of(json!({"sub": name}), HOUR);
+        let socket = Socket::connect_as(&issuer.system.gateway(1), vsn, Some(&token)).await.expect("a connection");
+        let mut client = Client::on(socket);
+        let payload = json!({"room_token": of(json!({"room": "r", "sub": name}), short), "session_id": "s"});
+        let reply = client.join(room, payload).await.expect("a reply");
+        assert!(reply.ok, "{reply:?}");
+        client.expect_on(room, "presence_state", SOON).await.expect("a state");
+        members.push((name, client));
+    }
+    for (name, client) in &mut members {
+        let lobby = format!("presence:student:{name}");
+        assert!(client.join(&lobby, json!({"userId": name, "role": "student"})).await.expect("a reply").ok);
+        for (claims, ttl, reason) in [
+            (json!({"room": "other", "sub": name}), HOUR, Some("unauthorized")),
+            (json!({"room": "r", "sub": "x"}), HOUR, Some("unauthorized")),
+            (json!({"room": "r", "sub": name}), Duration::ZERO, Some("token_expired")),
+            (json!({"sub": name}), HOUR, None),
+        ] {
+            let payload = json!({"token": of(claims.clone(), ttl)});
+            let reply = client.push(room, "access_token", payload).await.expect("a reply");
+            assert_eq!(reply.reason(), reason, "{claims}");
+        }
+    }
+    let kept = &mut members[0].1;
+    let payload = json!({"token": of(json!({"room": "r"}), HOUR)});
+    assert!(kept.push(room, "access_token", payload).await.expect("a reply").ok);
+
+    let mut gone = Vec::new();
+    while gone.len() < 2 {
+        let diff = watcher.expect_on(room, "presence_diff", SOON).await.expect("a diff").payload;
+        gone.extend(diff["leaves"].as_object().expect("an object").keys().cloned());
+    }
+    gone.sort();
+    assert_eq!(gone, ["one:s", "two:s"]);
+    for (name, client) in &mut members[1..] {
+        let close = client.expect_on(room, "phx_close", SOON).await.expect("a close");
+        assert!(close.reference.is_some(), "it carries the join_ref: {close:?}");
+        let reply = client.push(&format!("presence:student:{name}"), "student:ready", json!({})).await;
+        assert!(reply.expect("the socket lives on").ok);
+        assert_eq!(client.push(room, "typing", json!({})).await.expect("a reply").reason(), Some("unmatched topic"));
+    }
+    assert!(members[0].1.push(room, "typing", json!({})).await.expect("a reply").ok);
+}
+
+#[tokio::test]
 async fn a_user_is_who_its_token_says() {
     let Some(issuer) = Issuer::start().await else { return };
     let mut student = issuer.client(json!({"sub": "5", "role": "student"}), HOUR).await;
@@ -257,6 +318,26 @@ async fn an_expired_token_closes_the_socket_unless_it_was_renewed() {
     assert_eq!(lost.expect_close(SOON).await.expect("a close"), Some(1008));
     let reply = kept.push(topic, "student:ready", json!({"userId": 5})).await.expect("its socket is open");
     assert!(reply.ok, "{reply:?}");
+}
+
+#[tokio::test]
+async fn who_went_on_although_refused_gets_no_upgrade_for_a_while() {
+    let flags = ["--join-rate", "1", "--join-burst", "2", "--refusals", "10", "--ban-ms", "3000"];
+    let Some(issuer) = Issuer::start_with(&flags).await else { return };
+    let mut loud = issuer.client(json!({"sub": 5}), HOUR).await;
+    for n in 0..60 {
+        let payload = json!({"userId": 5, "role": "student"});
+        // The socket may be closed meanwhile.
+        let _ = loud.send_join(&format!("chats:{n}"), payload).await;
+    }
+    assert_eq!(loud.expect_close(SOON).await.expect("a close"), Some(1008));
+    let gateway = issuer.system.gateway(0);
+    let path = |user: u64| format!("/ws?vsn=2.0.0&user_token={}", issuer.token(&json!({"sub": user}), HOUR));
+    let answer = ask_upgrade(&gateway, &path(5), "").await;
+    let waits = ["retry-after: 1\r\n", "retry-after: 2\r\n", "retry-after: 3\r\n"];
+    assert!(answer.starts_with("HTTP/1.1 429") && waits.iter().any(|wait| answer.contains(wait)), "{answer}");
+    assert_eq!(upgrade(&gateway, &path(6), "").await.0, 101, "somebody else");
+    eventually("it may come again", async || upgrade(&gateway, &path(5), "").await.0 == 101).await;
 }
 
 #[tokio::test]

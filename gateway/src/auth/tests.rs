@@ -254,8 +254,10 @@ async fn a_room_token_opens_its_room_and_no_socket() {
         assert_eq!(auth.join_room(&socket, "r", &join(given)).await, Err(error));
     }
 
-    let renew = async |claims: Value| auth.renew_in_room(&socket, &member, "r", &token(claims)).await;
-    assert!(matches!(renew(json!({"room": "r", "rank": 50})).await, Ok(Renewed::Room(RoomUser { rank: 50, .. }))));
+    let renew = async |claims: Value| auth.renew_in_room(&socket, "r", &token(claims)).await;
+    assert_eq!(renew(json!({"room": "r", "rank": 50})).await, Ok(Renewed::Room(None)));
+    let later = json!({"room": "r", "sub": 5, "exp": 4_000_000_000u64});
+    assert!(matches!(renew(later).await, Ok(Renewed::Room(Some(until))) if until > Instant::now()));
     assert!(matches!(renew(json!({"sub": "5"})).await, Ok(Renewed::User(Identity::Verified(_)))));
     assert_eq!(renew(json!({"sub": 6})).await, Err(TokenError::OtherUser));
     assert_eq!(renew(json!({"room": "s"})).await, Err(TokenError::OtherRoom));

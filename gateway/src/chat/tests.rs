@@ -50,7 +50,8 @@ impl Topic {
 
     pub(super) fn push(&mut self, chan: u64, serial: u32, push: ChatPush) {
         let stamp = || Stamp { at: "now".into(), now: 0, id: "id".into(), gateway: "g".into() };
-        self.chat.push(chan, serial, push, stamp, &mut self.out);
+        let request = Request { serial, push, now: std::time::Instant::now() };
+        self.chat.push(chan, request, stamp, &mut self.out);
     }
 
     /// The next entry of the log, nothing being lost before it.

@@ -34,7 +34,7 @@ pub trait Served:
     /// The topic's log.
     fn log(id: &Self::Id) -> LogName;
     /// A topic without members.
-    fn topic(id: Self::Id) -> Topic<Mailbox, Self>;
+    fn topic(id: Self::Id, shared: &Shared) -> Topic<Mailbox, Self>;
     /// A new member.
     fn member(join: Self::Join) -> Self::Member;
     /// Reads what a join needs; tried again until the caller's deadline.
@@ -57,7 +57,7 @@ impl Served for ChatKind {
         LogName::Chat(id.clone())
     }
 
-    fn topic(id: ChatId) -> Topic<Mailbox, Self> {
+    fn topic(id: ChatId, _: &Shared) -> Topic<Mailbox, Self> {
         Chat::new(id)
     }
 
@@ -86,8 +86,8 @@ impl Served for RoomKind {
         LogName::Room(id.clone())
     }
 
-    fn topic(id: RoomId) -> Topic<Mailbox, Self> {
-        Room::new(id)
+    fn topic(id: RoomId, shared: &Shared) -> Topic<Mailbox, Self> {
+        Room::new(id, shared.limiter.clone())
     }
 
     fn member(join: RoomJoin) -> RoomMember {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use async_nats::Subscriber;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use switchboard_contract::limits;
@@ -20,8 +21,13 @@ use crate::commands::TopicCommand;
 use crate::log::{PAUSE, history_json, history_read, judge, publish, read_log};
 use crate::mailbox::{Event, Mailbox, Outcome};
 use crate::payload::{HistoryParams, Refusal};
-use crate::topic::{Effect, How, Part, Topic};
+use crate::topic::{Effect, How, Part, Request, Topic};
 use crate::{observe, repair};
+
+/// With more members than this, what comes within [`limits::FANOUT_INTERVAL`] of a message is collected.
+const FANOUT_MANY: usize = 64;
+/// Messages that go to the members together at most.
+const FANOUT_MESSAGES_MAX: usize = 64;
 
 /// A topic ends without members, unless its task has failed: then its members are told, and join again.
 impl<K: Served> Drop for Task<K> {
@@ -53,7 +59,7 @@ struct Task<K: Served> {
 
 /// Serves a topic until it has had no members for a while.
 pub(super) async fn run<K: Served>(id: K::Id, hub: Hub, seen: Arc<AtomicU64>, commands: mpsc::Receiver<Command<K>>) {
-    let topic = K::topic(id.clone());
+    let topic = K::topic(id.clone(), &hub.0);
     let log = K::log(&id);
     Task { id, log, topic, hub, subscription: None, seen, work: FuturesUnordered::new() }.run(commands).await;
 }
@@ -63,11 +69,21 @@ impl<K: Served> Task<K> {
         let mut out = Vec::new();
         let linger = tokio::time::sleep(limits::TOPIC_LINGER);
         tokio::pin!(linger);
+        let (hold, mut held) = (tokio::time::sleep(limits::FANOUT_INTERVAL), false);
+        tokio::pin!(hold);
         loop {
             let was_empty = self.topic.is_empty();
             tokio::select! {
                 biased;
-                Some(message) = next(&mut self.subscription) => self.came(&message, &mut out),
+                Some(message) = next(&mut self.subscription), if !held => {
+                    self.came(&message, &mut out);
+                    self.came_too(&mut out);
+                    if self.topic.members().nth(FANOUT_MANY).is_some() {
+                        held = true;
+                        hold.as_mut().reset(Instant::now() + limits::FANOUT_INTERVAL);
+                    }
+                }
+                () = &mut hold, if held => held = false,
                 command = commands.recv() => {
                     match command {
                         Some(Command::Client(command, mailbox)) => self.command(command, mailbox, &mut out).await,
@@ -90,9 +106,7 @@ impl<K: Served> Task<K> {
                 }
             }
             self.seen.store(self.topic.position().unwrap_or(NOWHERE), Ordering::Relaxed);
-            for effect in out.drain(..) {
-                self.apply(effect).await;
-            }
+            self.apply_all(&mut out).await;
             if self.topic.is_empty() && !was_empty {
                 linger.as_mut().reset(Instant::now() + limits::TOPIC_LINGER);
             }
@@ -128,7 +142,8 @@ impl<K: Served> Task<K> {
             TopicCommand::Leave { chan, lost } => self.topic.leave(chan, lost, out),
             TopicCommand::Push { chan, serial, push } => {
                 let hub = self.hub.clone();
-                self.topic.push(chan, serial, push, || hub.stamp(), out);
+                let request = Request { serial, push, now: std::time::Instant::now() };
+                self.topic.push(chan, request, || hub.stamp(), out);
             }
         }
     }
@@ -164,6 +179,14 @@ impl<K: Served> Task<K> {
         self.topic.stored(seq, previous, entry.as_ref(), out);
     }
 
+    /// What has come meanwhile goes to the members together with it.
+    fn came_too(&mut self, out: &mut Vec<Effect<Mailbox>>) {
+        for _ in 1..FANOUT_MESSAGES_MAX {
+            let Some(Some(message)) = next(&mut self.subscription).now_or_never() else { return };
+            self.came(&message, out);
+        }
+    }
+
     /// What the log has may be on its way here: only what has not come in a moment is lost.
     fn behind(&mut self, to: u64) {
         if self.topic.position().is_some_and(|at| to > at) {
@@ -183,6 +206,21 @@ impl<K: Served> Task<K> {
             Work::Reviewed(reply) => self.topic.reviewed(*reply, out),
             Work::Repaired(after, how, part) => self.topic.repaired(after, how, part, out),
         }
+    }
+
+    /// What is for the same socket, and nothing else between, is handed over at once: it wakes once, and writes once.
+    /// Each gets its own in the order in which it came; between sockets there is none.
+    async fn apply_all(&mut self, out: &mut Vec<Effect<Mailbox>>) {
+        let mut sends: Vec<(Mailbox, Arc<Event>)> = Vec::new();
+        for effect in out.drain(..) {
+            if let Effect::Send(mailbox, event) = effect {
+                sends.push((mailbox, event));
+            } else {
+                hand_over(&mut sends);
+                self.apply(effect).await;
+            }
+        }
+        hand_over(&mut sends);
     }
 
     async fn apply(&mut self, effect: Effect<Mailbox>) {
@@ -253,9 +291,42 @@ impl<K: Served> Task<K> {
     }
 }
 
+fn hand_over(sends: &mut Vec<(Mailbox, Arc<Event>)>) {
+    sends.sort_by_key(|(mailbox, _)| mailbox.address());
+    let mut sends = sends.drain(..).peekable();
+    while let Some((mailbox, event)) = sends.next() {
+        let its_own = std::iter::from_fn(|| sends.next_if(|(next, _)| next.address() == mailbox.address()));
+        mailbox.send_all(std::iter::once(event).chain(its_own.map(|(_, event)| event)));
+    }
+}
+
 async fn next(subscription: &mut Option<Subscriber>) -> Option<async_nats::Message> {
     match subscription {
         Some(subscription) => subscription.next().await,
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn each_socket_gets_its_own_in_order_whatever_is_between() {
+        let sockets: Vec<_> = (0..5).map(|_| Mailbox::new()).collect();
+        let mut sends: Vec<(Mailbox, Arc<Event>)> = (0..4u8)
+            .flat_map(|n| sockets.iter().map(move |(mailbox, _)| (mailbox.clone(), n)))
+            .map(|(mailbox, n)| (mailbox, Arc::new(Event::Binary { topic: "t".into(), frame: Bytes::from(vec![n]) })))
+            .collect();
+        hand_over(&mut sends);
+        assert!(sends.is_empty());
+        for (_, events) in &sockets {
+            let came = std::iter::from_fn(|| events.try_next()).map(|event| {
+                let Event::Binary { frame, .. } = &*event else { panic!("{event:?}") };
+                frame[0]
+            });
+            assert_eq!(came.collect::<Vec<_>>(), [0, 1, 2, 3]);
+        }
     }
 }

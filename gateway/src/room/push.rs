@@ -1,10 +1,13 @@
 //! What a room's members push.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
-use switchboard_contract::log::Entry;
+use switchboard_contract::log::{self, Entry};
 use switchboard_contract::names;
-use switchboard_contract::reason::Reason;
+use switchboard_contract::reason::{CloseCode, Reason};
 use switchboard_contract::room::{Change, RoomEvent};
 use switchboard_contract::unlogged::{EVENT, UnloggedEvent};
 use switchboard_contract::wire::{self, V1};
@@ -13,24 +16,31 @@ use super::fact::from_field;
 use super::{RoomKind, RoomMember, Sent};
 use crate::commands::{PresenceCommand, RoomPush};
 use crate::frame::{Binary, encode_binary};
-use crate::mailbox::Outcome;
+use crate::limiter::Refused;
+use crate::mailbox::{Event, Outcome};
 use crate::object;
 use crate::payload::{Message, Refusal};
-use crate::topic::{Effect, Member, Stamp, To};
+use crate::topic::{Effect, Member, Request, Stamp, To};
 
 impl RoomKind {
     pub(super) fn pushed<M: Clone>(
         &mut self,
         members: &mut [Member<M, Self>],
         at: usize,
-        serial: u32,
-        push: RoomPush,
+        Request { serial, push, now }: Request<RoomPush>,
         stamp: impl FnOnce() -> Stamp,
         out: &mut Vec<Effect<M>>,
     ) {
         let Member { chan, mailbox, who, .. } = &mut members[at];
         let chan = *chan;
         let mut to = To { mailbox: &*mailbox, chan, serial, out };
+        if let Err(refused) = self.allowed(who, &push, now) {
+            to.done(Outcome::Refused(refused.refusal()));
+            if refused.out {
+                to.send(Arc::new(Event::Close(CloseCode::Policy)));
+            }
+            return;
+        }
         match push {
             RoomPush::Broadcast(message) => self.say("new_msg", who, &message, stamp(), &mut to),
             RoomPush::Say(message) => self.say("new_message", who, &message, stamp(), &mut to),
@@ -75,6 +85,19 @@ impl RoomKind {
                 let direct = PresenceCommand::Direct { chan, serial, to: recipients, payload, mailbox };
                 to.out.push(Effect::Presence(self.id.clone(), direct));
             }
+        }
+    }
+
+    /// Whether a member may push this now. Moderators may: those that are known here, as in what they change.
+    fn allowed(&self, who: &RoomMember, push: &RoomPush, now: Instant) -> Result<(), Refused> {
+        match push {
+            RoomPush::Change { .. } | RoomPush::History(_) => Ok(()),
+            _ if self.moderates(who) => Ok(()),
+            RoomPush::Broadcast(message) | RoomPush::Say(message) => {
+                let text = if self.limiter.hears() { log::text(&message.payload) } else { None };
+                self.limiter.say(&who.user, text.as_deref(), message.id.as_deref(), now)
+            }
+            RoomPush::Direct(..) | RoomPush::Typing(_) | RoomPush::Binary { .. } => self.limiter.direct(&who.user, now),
         }
     }
 

@@ -1,11 +1,14 @@
 //! A room's topic as tables: what comes in, and what its members get.
 
+use std::time::Instant;
+
 use switchboard_contract::names::LogName;
 use switchboard_contract::room::{Change, Grant, Keyword, RANK_MEMBER, RANK_MODERATOR};
 
 use super::*;
 use crate::commands::Recipient;
 use crate::frame::Vsn;
+use crate::limiter::Rates;
 use crate::payload::{HistoryParams, Message};
 use crate::topic::{How, Part};
 
@@ -15,6 +18,7 @@ pub(super) const BOB: u64 = 2;
 pub(super) struct Topic {
     pub(super) room: Room<&'static str>,
     pub(super) out: Vec<Effect<&'static str>>,
+    pub(super) now: Instant,
     previous: u64,
 }
 
@@ -68,12 +72,22 @@ pub(super) fn fact(seq: u64, json: &str) -> Fact {
 
 impl Topic {
     pub(super) fn new() -> Self {
-        Topic { room: Room::new(RoomId::new("r").expect("an id")), out: Vec::new(), previous: 1 }
+        Self::limited(Rates::default())
+    }
+
+    pub(super) fn limited(rates: Rates) -> Self {
+        let now = Instant::now();
+        let limiter = Arc::new(Limiter::new(rates, now));
+        Topic { room: Room::new(RoomId::new("r").expect("an id"), limiter), now, out: Vec::new(), previous: 1 }
     }
 
     /// Two members, and a log that ends at 1.
     pub(super) fn joined() -> Self {
-        let mut topic = Topic::new();
+        Self::joined_with(Rates::default())
+    }
+
+    pub(super) fn joined_with(rates: Rates) -> Self {
+        let mut topic = Topic::limited(rates);
         topic.join("ada", ADA, RANK_MEMBER, None);
         topic.join("bob", BOB, RANK_MODERATOR, None);
         topic.room.loaded(ADA, Ok(loaded(1)), &mut topic.out);
@@ -89,7 +103,7 @@ impl Topic {
 
     pub(super) fn push(&mut self, chan: u64, serial: u32, push: RoomPush) -> Vec<String> {
         let stamp = || Stamp { at: "now".into(), now: 1_000, id: format!("id-{serial}"), gateway: "g".into() };
-        self.room.push(chan, serial, push, stamp, &mut self.out);
+        self.room.push(chan, Request { serial, push, now: self.now }, stamp, &mut self.out);
         self.shown()
     }
 

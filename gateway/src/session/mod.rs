@@ -3,6 +3,8 @@
 //! A channel has at most one request on its way; frames of its topic that come meanwhile wait behind it, so each
 //! topic is handled in order and topics do not wait for each other. `claim:student` alone does not wait.
 
+mod events;
+mod joins;
 mod rooms;
 mod tokens;
 mod topics;
@@ -12,23 +14,24 @@ pub use topics::chat_json;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use switchboard_contract::limits;
-use switchboard_contract::lobby::{At, ChannelId, Status};
-use switchboard_contract::names::{ChatId, RoomId, UserId};
+use switchboard_contract::lobby::{ChannelId, Status};
+use switchboard_contract::names::{ChatId, RoomId};
 use switchboard_contract::reason::{CloseCode, Reason};
 
 use crate::auth::Identity;
 use crate::auth::token::Token;
 use crate::commands::{ChatCommand, LobbyCommand, RoomCommand, RoomJoining};
 use crate::frame::{self, Frame, Ref, Vsn};
-use crate::mailbox::{Event, Outcome};
+use crate::limiter::Limiter;
+use crate::mailbox::Outcome;
 use crate::payload::Refusal;
-use topics::{Channel, Kind, Pending, Topic};
+use topics::{Channel, Pending};
 
 /// What a session wants done.
 #[derive(Debug, PartialEq)]
@@ -49,6 +52,8 @@ pub enum Effect {
         chan: ChannelId,
         /// Which of its requests.
         serial: u32,
+        /// It came on this room's topic, and may be the room's.
+        room: Option<RoomId>,
         /// The token.
         token: Token,
     },
@@ -69,6 +74,8 @@ pub struct SessionLimits {
     pub capacity: u32,
     /// Silence after which the socket is closed.
     pub idle: Duration,
+    /// What each user may do.
+    pub users: Arc<Limiter>,
 }
 
 /// A frame that waits behind a pending request of its topic.
@@ -127,15 +134,16 @@ impl Session {
         &self.identity
     }
 
-    /// Whether this socket is that user's: its verified token says so, or one of its channels is joined as it.
-    pub fn is(&self, user: &UserId) -> bool {
-        let verified = matches!(&self.identity, Identity::Verified(verified) if verified.claims.user == *user);
-        verified || self.channels.iter().any(|channel| channel.user() == Some(user))
-    }
-
     /// When [`Session::tick`] wants to be called.
     pub fn wake(&self) -> Instant {
         self.wake
+    }
+
+    /// How many frames wait in the fullest channel: up to [`limits::WAITING_FRAMES_MAX`]. All their bytes count as if
+    /// that many were [`limits::WAITING_BYTES_MAX`].
+    pub fn crowd(&self) -> usize {
+        let frames = self.channels.iter().map(|channel| channel.waiting.len()).max().unwrap_or(0);
+        frames.max(self.waiting_bytes * limits::WAITING_FRAMES_MAX / limits::WAITING_BYTES_MAX)
     }
 
     /// Any frame came, also one that is no message.
@@ -226,71 +234,10 @@ impl Session {
         out.push(Effect::Send(text.into()));
     }
 
-    fn join(&mut self, frame: &Frame<'_>, joined: Option<usize>, now: Instant, out: &mut Vec<Effect>) {
-        let join_ref = match self.vsn {
-            Vsn::V1 => frame.reference.clone(),
-            Vsn::V2 => frame.join_ref.clone().or_else(|| frame.reference.clone()),
-        };
-        let refuse = |session: &Self, refusal, out: &mut Vec<Effect>| {
-            session.reply(join_ref.as_ref(), frame.reference.as_ref(), &frame.topic, Err(refusal), out);
-        };
-        let Some(topic) = Topic::parse(&frame.topic) else {
-            return refuse(self, Reason::UnmatchedTopic.into(), out);
-        };
-        // What a rejoin replaces is told of its loss behind the new join, so that nobody else sees a leave.
-        let mut replaced = Vec::new();
-        if let Some(at) = joined {
-            let old = self.remove(at);
-            self.refuse_replaced(&old, out);
-            if self.vsn == Vsn::V2 {
-                self.end_channel(&old, "phx_close", out);
-            }
-            old.gone(true, &mut replaced);
-        }
-        if self.channels.len() >= self.limits.channels {
-            out.append(&mut replaced);
-            return refuse(self, Reason::TooManyChannels.into(), out);
-        }
-        let chan = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
-        let serial = self.next_serial();
-        match topics::join(topic, frame, chan, serial, &self.identity, &self.limits) {
-            Ok((kind, effect)) => {
-                metrics::counter!("switchboard_gateway_joins_total").increment(1);
-                let mut channel = Channel::new(chan, &frame.topic, join_ref.clone(), kind);
-                out.push(effect);
-                channel.wait_for(serial, frame.reference.clone(), now);
-                self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
-                // Most sockets have one or two; growing by doubling would begin with room for four.
-                self.channels.reserve_exact(1);
-                self.channels.push(channel);
-            }
-            Err(refusal) => refuse(self, refusal, out),
-        }
-        out.append(&mut replaced);
-    }
-
-    /// What a rejoin replaces: an earlier join is answered if it was not yet, and so are V1's frames, which are never
-    /// stale. V2's are, unless they name no join.
-    fn refuse_replaced(&self, channel: &Channel, out: &mut Vec<Effect>) {
-        let v1 = self.vsn == Vsn::V1;
-        let pending = channel.pending.iter().filter(|_| v1 || !channel.joined);
-        for request in pending.chain(channel.claim.as_deref().filter(|_| v1)) {
-            self.refuse_request(channel, request, out);
-        }
-        for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
-            if v1 || frame.join_ref.is_none() {
-                let leave = frame.event == "phx_leave";
-                let result = if leave { Ok("{}") } else { Err(Reason::Unavailable.into()) };
-                let (join_ref, reference) = (channel.join_ref.as_ref(), frame.reference.as_ref());
-                self.reply(join_ref, reference, &channel.topic, result, out);
-            }
-        }
-    }
-
     /// A request whose channel goes before the answer is there.
-    fn refuse_request(&self, channel: &Channel, request: &Pending, out: &mut Vec<Effect>) {
-        let refusal = Reason::Unavailable.into();
-        self.reply(channel.join_ref.as_ref(), request.reference.as_ref(), &channel.topic, Err(refusal), out);
+    fn refuse_request(&self, channel: &Channel, request: &Pending, reason: Reason, out: &mut Vec<Effect>) {
+        let (join_ref, reference) = (channel.join_ref.as_ref(), request.reference.as_ref());
+        self.reply(join_ref, reference, &channel.topic, Err(reason.into()), out);
     }
 
     /// The server's last word on a channel.
@@ -341,7 +288,7 @@ impl Session {
     fn push(&mut self, at: usize, frame: &Frame<'_>, now: Instant, out: &mut Vec<Effect>) {
         if frame.event == "phx_leave" {
             if let Some(claim) = &self.channels[at].claim {
-                self.refuse_request(&self.channels[at], claim, out);
+                self.refuse_request(&self.channels[at], claim, Reason::Unavailable, out);
             }
             self.answer(frame, Ok("{}"), out);
             let channel = self.remove(at);
@@ -369,131 +316,6 @@ impl Session {
         }
     }
 
-    /// Something came from another task.
-    pub fn event(&mut self, event: &Event, now: Instant, out: &mut Vec<Effect>) {
-        match event {
-            Event::Done { chan, serial, outcome } => self.done(*chan, *serial, outcome, now, out),
-            Event::Renewed { chan, serial, identity } => {
-                let outcome = self.renewed(identity.clone());
-                self.done(*chan, *serial, &outcome, now, out);
-            }
-            Event::Broadcast(broadcast) => {
-                if self.channels.iter().any(|c| c.joined && *c.topic == *broadcast.topic()) {
-                    out.push(Effect::Send(broadcast.frame(self.vsn)));
-                }
-            }
-            Event::Binary { topic, frame } => {
-                if self.vsn == Vsn::V2 && self.channels.iter().any(|c| c.joined && c.topic == *topic) {
-                    out.push(Effect::SendBinary(frame.clone()));
-                }
-            }
-            Event::Status { version, broadcast } => {
-                let fresh = self.channels.iter_mut().any(|c| c.joined && c.takes_status(*version));
-                if fresh {
-                    out.push(Effect::Send(broadcast.frame(self.vsn)));
-                }
-            }
-            Event::PresenceState { chan, version, payload } => {
-                let Some(channel) = self.channels.iter_mut().find(|c| c.chan == *chan && c.joined) else { return };
-                if channel.takes_presence_state(*version) {
-                    out.push(Effect::Send(channel.encode(self.vsn, "presence_state", payload)));
-                }
-            }
-            Event::Presence { version, broadcast } => {
-                let channel = self.channels.iter_mut().find(|c| c.joined && *c.topic == *broadcast.topic());
-                if channel.is_some_and(|channel| channel.takes_presence(*version)) {
-                    out.push(Effect::Send(broadcast.frame(self.vsn)));
-                }
-            }
-            Event::Push { chan, event, payload } => {
-                if let Some(channel) = self.channels.iter().find(|c| c.chan == *chan && c.joined) {
-                    out.push(Effect::Send(channel.encode(self.vsn, event, payload)));
-                }
-            }
-            Event::NewChat { chan, chat, hold } => {
-                let joined = self.has_chat(&chat.id);
-                let vsn = self.vsn;
-                let Some(channel) = self.channels.iter_mut().find(|c| c.chan == *chan && c.joined) else { return };
-                if !*hold {
-                    out.extend(channel.show(vsn, chat).map(Effect::Send));
-                } else if !joined {
-                    let until = now + limits::NEW_CHAT_HOLD;
-                    channel.hold(chat.clone(), until);
-                    self.wake = self.wake.min(until);
-                }
-            }
-            Event::Failed { chan } => {
-                if let Some(at) = self.channels.iter().position(|c| c.chan == *chan) {
-                    let channel = self.remove(at);
-                    for request in channel.pending.iter().chain(channel.claim.as_deref()) {
-                        self.refuse_request(&channel, request, out);
-                    }
-                    for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
-                        self.answer(&frame, Err(Reason::Unavailable.into()), out);
-                    }
-                    self.end_channel(&channel, "phx_error", out);
-                    out.push(match channel.kind {
-                        Kind::Room { room, .. } => Effect::Failed(room, *chan),
-                        Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => {
-                            let at = At::Left { lost: true };
-                            Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None })
-                        }
-                    });
-                }
-            }
-            Event::Close(code) => out.push(Effect::Close(*code)),
-            Event::Disconnect(user) if self.is(user) => out.push(Effect::Close(CloseCode::GoingAway)),
-            Event::Disconnect(_) => {}
-        }
-    }
-
-    fn has_chat(&self, chat: &ChatId) -> bool {
-        self.channels.iter().any(|c| matches!(&c.kind, Kind::Chat { chat: id, .. } if id == chat))
-    }
-
-    fn done(&mut self, chan: ChannelId, serial: u32, outcome: &Outcome, now: Instant, out: &mut Vec<Effect>) {
-        let Some(at) = self.channels.iter().position(|c| c.chan == chan) else { return };
-        if let Some(claim) = self.channels[at].claim.take_if(|c| c.serial == serial) {
-            return self.finish(at, claim.reference, outcome, out);
-        }
-        let Some(pending) = self.channels[at].pending.take_if(|p| p.serial == serial) else { return };
-        let joining = !self.channels[at].joined;
-        if joining {
-            self.channels[at].joined = matches!(outcome, Outcome::Ok(_) | Outcome::Status(_));
-        }
-        if let Outcome::Status(status) = outcome {
-            self.channels[at].takes_status(status.version);
-        }
-        self.finish(at, pending.reference, outcome, out);
-        if joining && !self.channels[at].joined {
-            let channel = self.remove(at);
-            return self.refuse_unjoined(&channel, out);
-        }
-        self.resume(at, now, out);
-    }
-
-    /// What waited behind a join that was refused stands on a topic that is not joined.
-    fn refuse_unjoined(&self, channel: &Channel, out: &mut Vec<Effect>) {
-        for frame in channel.waiting.iter().filter_map(|(_, w)| w.decode(self.vsn)) {
-            let result = if frame.event == "phx_leave" { Ok("{}") } else { Err(Reason::UnmatchedTopic.into()) };
-            self.answer(&frame, result, out);
-        }
-    }
-
-    fn finish(&self, at: usize, reference: Option<Ref>, outcome: &Outcome, out: &mut Vec<Effect>) {
-        let channel = &self.channels[at];
-        let status;
-        let result = match outcome {
-            Outcome::Ok(response) => Ok(&**response),
-            Outcome::Status(counts) => {
-                status = status_json(counts);
-                Ok(&*status)
-            }
-            Outcome::Refused(refusal) => Err(refusal.clone()),
-        };
-        self.reply(channel.join_ref.as_ref(), reference.as_ref(), &channel.topic, result, out);
-    }
-
     /// Handles what waited, until something is on its way again.
     fn resume(&mut self, at: usize, now: Instant, out: &mut Vec<Effect>) {
         let chan = self.channels[at].chan;
@@ -519,6 +341,7 @@ impl Session {
             tracing::debug!("a token has expired");
             out.push(Effect::Close(CloseCode::Policy));
         }
+        self.expire(now, out);
         let unavailable = Outcome::Refused(Reason::Unavailable.into());
         let overdue: Vec<(ChannelId, u32)> = self
             .channels
@@ -573,6 +396,8 @@ pub fn status_json(status: &Status) -> String {
 /// Frames that wait, each with the time at which it came.
 type WaitingFrames = VecDeque<(Instant, Waiting)>;
 
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

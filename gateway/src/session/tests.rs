@@ -5,7 +5,8 @@ use switchboard_contract::lobby::{ChatRecord, ChatStatus};
 use switchboard_contract::names::UserId;
 use switchboard_contract::wire::V1;
 
-use crate::mailbox::Broadcast;
+use crate::limiter::Rates;
+use crate::mailbox::{Broadcast, Event};
 
 pub(super) struct Client {
     pub(super) session: Session,
@@ -19,8 +20,13 @@ impl Client {
     }
 
     pub(super) fn who_is(vsn: Vsn, identity: Identity) -> Self {
-        let limits = SessionLimits { channels: 3, capacity: 5, idle: Duration::from_secs(60) };
+        Self::limited(vsn, identity, Rates::default())
+    }
+
+    pub(super) fn limited(vsn: Vsn, identity: Identity, rates: Rates) -> Self {
         let now = Instant::now();
+        let users = Arc::new(Limiter::new(rates, now));
+        let limits = SessionLimits { channels: 3, capacity: 5, idle: Duration::from_secs(60), users };
         let session = Session::new(vsn, identity, Arc::new(limits), Arc::default(), now);
         Client { session, now, nobody_waits: false }
     }
@@ -99,7 +105,8 @@ fn shown(effects: Vec<Effect>) -> Vec<String> {
         Effect::Close(code) => format!("close {}", code.code()),
         Effect::Lobby(command) => format!("lobby {command:?}"),
         Effect::Chat(id, command) => format!("chat {id} {command:?}"),
-        Effect::Verify { chan, serial, .. } => format!("verify {chan} {serial}"),
+        Effect::Verify { chan, serial, room: None, .. } => format!("verify {chan} {serial}"),
+        Effect::Verify { chan, serial, room: Some(room), .. } => format!("verify {chan} {serial} of {room}"),
         Effect::JoinRoom(id, joining) => format!("join room {id} {joining:?}"),
         Effect::Failed(room, chan) => format!("failed {room} {chan}"),
         Effect::Room(id, command) => format!("room {id} {command:?}"),
@@ -628,6 +635,7 @@ fn a_disconnect_closes_the_sockets_of_its_user_and_no_other() {
     let closed = Some("close 1001".to_owned());
     let mut room = Client::new(Vsn::V2);
     room.send(r#"["1","1","room:r","phx_join",{"userId":5}]"#);
+    room.session.admitted(1, &UserId::from(5), None, room.now).expect("no limit");
     for mut client in [Client::student(Vsn::V2), Client::chat(Vsn::V1), room] {
         assert_eq!((disconnect(&mut client, "6"), disconnect(&mut client, "5")), (None, closed.clone()));
     }

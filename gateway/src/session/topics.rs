@@ -62,11 +62,47 @@ pub(super) enum Kind {
     },
     Room {
         room: RoomId,
-        /// Whom the join names, where that is believed.
+        /// As whom; `None`: it is being found out.
         user: Option<UserId>,
+        /// When its token's time is over, if ever.
+        until: Option<Instant>,
         /// Up to which version presence has been shown; 0: it has no state yet.
         presence: u64,
     },
+}
+
+impl Kind {
+    /// As whom the channel is joined, or is about to be; `None`: that is being found out.
+    pub(super) fn user(&self) -> Option<&UserId> {
+        match self {
+            Kind::Teachers { id, .. } | Kind::Student { id, .. } => Some(id),
+            Kind::Chat { user, .. } => Some(user),
+            Kind::Room { user, .. } => user.as_ref(),
+        }
+    }
+
+    pub(super) fn room(&self) -> Option<&RoomId> {
+        let Kind::Room { room, .. } = self else { return None };
+        Some(room)
+    }
+
+    /// When the time of a room's token is over, if ever.
+    pub(super) fn until(&self) -> Option<Instant> {
+        let Kind::Room { until, .. } = self else { return None };
+        *until
+    }
+
+    pub(super) fn admitted(&mut self, who: UserId) {
+        if let Kind::Room { user, .. } = self {
+            *user = Some(who);
+        }
+    }
+
+    pub(super) fn ends(&mut self, at: Option<Instant>) {
+        if let Kind::Room { until, .. } = self {
+            *until = at;
+        }
+    }
 }
 
 /// A chat that a lobby channel was told of.
@@ -142,15 +178,6 @@ impl Channel {
             Kind::Student { .. } => Some(Role::Student),
             Kind::Chat { role, .. } => Some(role),
             Kind::Room { .. } => None,
-        }
-    }
-
-    /// As whom it is joined, as far as the join says.
-    pub(super) fn user(&self) -> Option<&UserId> {
-        match &self.kind {
-            Kind::Teachers { id, .. } | Kind::Student { id, .. } => Some(id),
-            Kind::Chat { user, .. } => Some(user),
-            Kind::Room { user, .. } => user.as_ref(),
         }
     }
 
@@ -253,6 +280,7 @@ impl Channel {
             Kind::Chat { .. } | Kind::Room { .. } => &[],
         };
         let requests = self.pending.iter().chain(self.claim.as_deref()).map(|p| p.deadline);
+        let requests = requests.chain(self.kind.until());
         requests.chain(held.iter().filter_map(|told| told.held.as_ref()).map(|(until, _)| *until))
     }
 
@@ -312,15 +340,15 @@ pub(super) fn join(
             let user = named()?;
             let chat = chat.map_err(|_| Reason::NotFound)?;
             let role = user.role.ok_or_else(|| Refusal::invalid("missing field `role`"))?;
-            let who = ChatJoin { role, user: user.user_id.clone() };
-            let join = ChatCommand::Join { chan, serial, who, last_seq: user.last_seq };
-            Ok((Kind::Chat { chat: chat.clone(), role, user: user.user_id }, Effect::Chat(chat, join)))
+            let JoinUser { user_id: user, last_seq, .. } = user;
+            let who = ChatJoin { role, user: user.clone() };
+            let join = ChatCommand::Join { chan, serial, who, last_seq };
+            Ok((Kind::Chat { chat: chat.clone(), role, user }, Effect::Chat(chat, join)))
         }
         Topic::Room(room) => {
             let joining = rooms::join(frame.payload, chan, serial)?;
-            let believed = matches!(identity, Identity::Open(_));
-            let user = joining.says.user.clone().filter(|_| believed);
-            Ok((Kind::Room { room: room.clone(), user, presence: 0 }, Effect::JoinRoom(room, Box::new(joining))))
+            let kind = Kind::Room { room: room.clone(), user: None, until: None, presence: 0 };
+            Ok((kind, Effect::JoinRoom(room, Box::new(joining))))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a topic wants done.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use switchboard_contract::lobby::ChannelId;
@@ -109,6 +110,17 @@ pub struct Stamp {
     pub id: String,
     /// This gateway, as it marks what is not logged.
     pub gateway: Arc<str>,
+}
+
+/// What a member pushes.
+#[derive(Debug)]
+pub struct Request<P> {
+    /// Which request.
+    pub serial: u32,
+    /// What.
+    pub push: P,
+    /// When.
+    pub now: Instant,
 }
 
 /// A request of a member, and where its answer goes.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use switchboard_contract::limits::KEYWORD_WINDOW;
+use switchboard_contract::limits::{DUPLICATE_WINDOW, KEYWORD_WINDOW, LOG_AGE_MAX, LOG_AGE_MIN};
+use switchboard_contract::names::{ROOMS_BUCKET, ROOMS_STREAM, bucket_stream};
 use switchboard_contract::room::{Phase, RANK_MEMBER, RoomRecord};
 use switchboard_contract::testing::{NatsServer, eventually};
 
 use crate::rooms::Room;
-use crate::service::Service;
+use crate::service::{Service, args};
 
 const LINGER: Duration = Duration::from_millis(300);
 
@@ -110,4 +111,33 @@ async fn a_life_without_a_record_gets_one_and_a_record_without_a_life_goes() {
     .await;
     eventually("the record without a life is gone", async || orphan.record().await.is_none()).await;
     service.stop().await;
+}
+
+#[tokio::test]
+async fn the_logs_age_is_changed_and_nothing_of_a_room_stays() {
+    let Some(server) = NatsServer::start().await else { return };
+    let nats = server.client().await;
+    let context = async_nats::jetstream::new(nats);
+    let stream = async |name: &str| context.get_stream(name).await.expect("a stream").cached_info().clone();
+    let ages = async || {
+        let config = stream(ROOMS_STREAM).await.config;
+        (config.max_age, config.duplicate_window)
+    };
+    Service::start(&server).await.stop().await;
+    assert_eq!(ages().await, (LOG_AGE_MAX, DUPLICATE_WINDOW));
+
+    let log_max_age_ms = u64::try_from(LOG_AGE_MIN.as_millis()).expect("short");
+    let service = Service::start_as(switchboard_history::Args { log_max_age_ms, ..args(&server, LINGER) }).await;
+    assert_eq!(ages().await, (LOG_AGE_MIN, LOG_AGE_MIN), "NATS refuses a longer window for ids");
+    let (room, _) = Room::begun(&server, "short").await;
+    room.say("something", 1, RANK_MEMBER).await;
+    eventually("it is wiped, and its log and the marker of its record are gone", async || {
+        let records = stream(&bucket_stream(ROOMS_BUCKET)).await.state.messages;
+        gone(&room).await && stream(ROOMS_STREAM).await.state.messages == 0 && records == 0
+    })
+    .await;
+    service.stop().await;
+
+    Service::start(&server).await.stop().await;
+    assert_eq!(ages().await, (LOG_AGE_MAX, DUPLICATE_WINDOW));
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use switchboard_contract::admin;
-use switchboard_contract::limits::KEYWORD_WINDOW;
+use switchboard_contract::limits::{KEYWORD_WINDOW, LOG_AGE_MAX};
 use switchboard_contract::log::{Message, Read, ReadReply};
 use switchboard_contract::names::HISTORY_READ;
 use switchboard_contract::names::LogName;
@@ -14,6 +14,21 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const ASK: Duration = Duration::from_secs(5);
+
+/// Its flags, with this linger time of rooms.
+pub(crate) fn args(server: &NatsServer, linger: Duration) -> Args {
+    Args {
+        common: server.common_args(),
+        memory_bytes: 64 * 1024 * 1024,
+        room_linger_ms: ms(linger),
+        log_max_age_ms: ms(LOG_AGE_MAX),
+        keyword_window_ms: ms(KEYWORD_WINDOW),
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("short")
+}
 
 /// The service, as a process would run it.
 pub(crate) struct Service {
@@ -29,13 +44,10 @@ impl Service {
 
     /// With another linger time of rooms, and another window of keywords.
     pub(crate) async fn start_with(server: &NatsServer, linger: Duration, window: Duration) -> Service {
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).expect("short");
-        let args = Args {
-            common: server.common_args(),
-            memory_bytes: 64 * 1024 * 1024,
-            room_linger_ms: ms(linger),
-            keyword_window_ms: ms(window),
-        };
+        Service::start_as(Args { keyword_window_ms: ms(window), ..args(server, linger) }).await
+    }
+
+    pub(crate) async fn start_as(args: Args) -> Service {
         let stop = CancellationToken::new();
         let service = Service { args: args.clone(), stop: stop.clone(), task: tokio::spawn(run(args, stop)) };
         eventually("history is ready", async || service.status("/health/ready").await.0 == 200).await;
