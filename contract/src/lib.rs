@@ -22,4 +22,5 @@ pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod unlogged;
+pub mod voids;
 pub mod wire;

@@ -240,6 +240,9 @@ pub const HISTORY_TRIM_INTERVAL: Duration = Duration::from_secs(10);
 pub const HISTORY_CHUNK_MAX: usize = 256;
 /// Such chunks that wait to be applied; above it the stream waits.
 pub const HISTORY_CHUNKS_MAX: usize = 8;
+/// Void entries of a room that a gateway, and a history replica, remember; of an older one nobody can say whether it
+/// was.
+pub const VOIDS_MAX: usize = 1024;
 /// Entries `room:state` kept per room, beside its messages.
 pub const LOG_STATES_MAX: usize = 100;
 /// How much of a message's text is looked at for keywords. Bytes.

@@ -105,6 +105,26 @@ pub struct Read {
     /// messages alone, as `history` has them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub states: bool,
+    /// Of a room: whether the entry of this sequence is void, also one that is kept no more: [`ReadReply::void`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<u64>,
+}
+
+impl Read {
+    /// Of the newest messages, as many as fit, as far as whoever is asked has them.
+    pub fn of(log: LogName) -> Read {
+        Read {
+            v: V1,
+            log,
+            fresh: false,
+            after: None,
+            before: None,
+            limit: None,
+            oldest_first: false,
+            states: false,
+            judge: None,
+        }
+    }
 }
 
 /// The answer to a [`Read`].
@@ -130,6 +150,9 @@ pub struct ReadReply {
     /// Of a room that has been heard of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomView>,
+    /// What was asked with [`Read::judge`]; `None`: it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub void: Option<bool>,
     /// The sequence of the last message (of a client); 0 if there was none.
     pub said: u64,
     /// An array of [`Message`], in the log's order; at most [`crate::limits::HISTORY_REPLY_BYTES_MAX`] in all.
@@ -152,6 +175,7 @@ impl Default for ReadReply {
             ready: None,
             end: None,
             room: None,
+            void: None,
             said: 0,
             messages,
         }

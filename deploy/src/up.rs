@@ -48,6 +48,9 @@ pub struct Args {
     /// Port of the first gateway; the others follow it.
     #[arg(long, env = "GATEWAY_PORT", default_value_t = 4000, value_parser = clap::value_parser!(u16).range(1..))]
     gateway_port: u16,
+    /// How many history services; one of them leads, all of them answer.
+    #[arg(long, env = "HISTORIES", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
+    histories: u16,
     /// How many nats-servers: 1, or a cluster of 3 with everything on each.
     #[arg(long, env = "NATS_SERVERS", default_value_t = 1, value_parser = nats_servers)]
     nats_servers: u8,

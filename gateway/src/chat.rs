@@ -93,8 +93,10 @@ impl Kind for ChatKind {
         self.said |= log.said > log.ready.unwrap_or(0);
         self.end = self.end.or(log.end);
 
+        // What was dropped behind the log's end while it was read follows live.
+        let dropped_to = log.dropped_to.min(log.last_seq);
         // A log that ends before what the client has seen is one of which nothing was kept.
-        let gap = last_seq.filter(|last_seq| *last_seq < log.dropped_to || *last_seq > log.last_seq);
+        let gap = last_seq.filter(|last_seq| *last_seq < dropped_to || *last_seq > log.last_seq);
         let response = format!(
             "{{\"chat\":{},\"last_seq\":{},\"recovered\":{}}}",
             chat_json(&record, log.messages.get()),
@@ -102,11 +104,14 @@ impl Kind for ChatKind {
             gap.is_none()
         );
         to.done(Outcome::Ok(response.into()));
+        let mut lost_to = 0;
         if let Some(last_seq) = gap {
             let from = last_seq.saturating_add(1);
-            to.push("gap", format!("{{\"from\":{from},\"to\":{}}}", log.dropped_to.max(from)));
+            lost_to = dropped_to.max(from);
+            to.push("gap", format!("{{\"from\":{from},\"to\":{lost_to}}}"));
         }
-        for (seq, _, payload) in replay.iter().filter(|(seq, from, _)| *from != who.role && *seq <= log.last_seq) {
+        let missed = |seq: u64| lost_to < seq && seq <= log.last_seq;
+        for (seq, _, payload) in replay.iter().filter(|(seq, from, _)| *from != who.role && missed(*seq)) {
             to.push(receive_event(who.role), with_seq(payload.get(), *seq));
         }
         // The record may know of the end before the log has brought it here; then it follows live.

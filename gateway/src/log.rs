@@ -9,7 +9,7 @@ use switchboard_contract::log::{Message, Read, ReadReply};
 use switchboard_contract::names::{self, ChatId, LobbyKey, LogName};
 use switchboard_contract::nats::{Nats, RequestError, header};
 use switchboard_contract::reason::Reason;
-use switchboard_contract::wire::{self, V1};
+use switchboard_contract::wire;
 use tokio::time::{Duration, Instant};
 
 use crate::chat::Loaded;
@@ -21,7 +21,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) fn history_read(log: LogName, params: HistoryParams) -> Read {
     let HistoryParams { before, after, limit } = params;
-    Read { v: V1, log, fresh: true, after, before, limit, oldest_first: false, states: false }
+    Read { fresh: true, after, before, limit, ..Read::of(log) }
 }
 
 /// Reads a chat's record and its log, side by side; tried again until the caller's deadline.
@@ -76,17 +76,12 @@ fn messages(reply: &ReadReply) -> Option<Vec<Message<'_>>> {
         .ok()
 }
 
-/// Whether the entry of this sequence counts, as history has it: `ok`, or refused with `void`.
+/// Whether the entry of this sequence in a room's log counts, as history has it: `ok`, or refused with `void`.
 pub(crate) async fn judge(nats: &Nats, log: LogName, seq: u64, void: Reason) -> Outcome {
-    let params = HistoryParams { after: seq.checked_sub(1), before: None, limit: Some(1) };
-    let read = Read { oldest_first: true, states: true, ..history_read(log, params) };
-    let reply = read_log(nats, &read).await;
-    let unknown = reply.last_seq < seq || reply.dropped_to >= seq;
-    match messages(&reply).filter(|_| !unknown) {
-        Some(messages) if messages.first().is_some_and(|first| first.seq == seq) => {
-            Outcome::Ok(format!("{{\"seq\":{seq}}}").into())
-        }
-        Some(_) => Outcome::Refused(void.into()),
+    let params = HistoryParams { limit: Some(1), ..HistoryParams::default() };
+    match read_log(nats, &Read { judge: Some(seq), ..history_read(log, params) }).await.void {
+        Some(false) => Outcome::Ok(format!("{{\"seq\":{seq}}}").into()),
+        Some(true) => Outcome::Refused(void.into()),
         None => Outcome::Refused(Reason::Unavailable.into()),
     }
 }

@@ -32,16 +32,7 @@ async fn from_history<K: Kind>(nats: &Nats, log: &LogName, after: u64, to: u64) 
         let mut pages = Pages::<K> { after, to, at: after, entries: Vec::new() };
         loop {
             let after = Some(pages.at);
-            let read = Read {
-                v: V1,
-                log: log.clone(),
-                fresh,
-                after,
-                before: None,
-                limit: None,
-                oldest_first: true,
-                states: true,
-            };
+            let read = Read { fresh, after, oldest_first: true, states: true, ..Read::of(log.clone()) };
             match pages.add(&read_log(nats, &read).await) {
                 Next::Ask => {}
                 Next::Done(part) => return Some(part),

@@ -7,7 +7,6 @@ mod doubt;
 mod fact;
 mod push;
 mod unlogged;
-mod voids;
 
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use switchboard_contract::log::{self, Entry, ReadReply, Sender};
 use switchboard_contract::names::{RoomId, SessionKey, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::room::{Rank, RoomState, RoomView};
+use switchboard_contract::voids::Voids;
 
 use crate::commands::{PresenceCommand, RoomJoin, RoomPush};
 use crate::limiter::Limiter;
@@ -26,7 +26,6 @@ use crate::topic::{Effect, Kind, Member, Request, Reviewed, Stamp, To, Topic};
 use doubt::{Answer, Doubt};
 use fact::What;
 pub use fact::{Fact, Live};
-use voids::Voids;
 
 /// A room's topic.
 pub type Room<M> = Topic<M, RoomKind>;
@@ -178,6 +177,8 @@ impl Kind for RoomKind {
     ) -> Result<(), Refusal> {
         let Loaded { last_seq, dropped_to, view, replay } = loaded;
         let lost_to = match &replay {
+            // What was dropped behind `last_seq` while the log was read follows live.
+            Some(_) if last_seq > 0 => dropped_to.min(last_seq).max(view.since.saturating_sub(1)),
             Some(_) => dropped_to.max(view.since.saturating_sub(1)),
             None => last_seq,
         };

@@ -197,6 +197,10 @@ impl Logs {
             end,
             said: log.said,
             room: room.flatten(),
+            void: read
+                .judge
+                .filter(|seq| *seq <= self.last_seq(log))
+                .and_then(|seq| self.room(&read.log)?.is_void(seq)),
             messages: raw_json(&messages),
         }
     }

@@ -43,16 +43,7 @@ fn note(logs: &mut Logs, id: usize, seq: u64, event: ChatEvent) -> Applied {
 }
 
 fn all(id: usize) -> Read {
-    Read {
-        v: V1,
-        log: chat(id),
-        fresh: false,
-        after: None,
-        before: None,
-        limit: None,
-        oldest_first: false,
-        states: false,
-    }
+    Read::of(chat(id))
 }
 
 fn seqs(reply: &ReadReply) -> Vec<u64> {

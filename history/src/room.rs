@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use switchboard_contract::log::Entry;
 use switchboard_contract::room::{Change, Keyword, RoomEvent, RoomRecord, RoomState, RoomView};
+use switchboard_contract::voids::Voids;
 
 use crate::keywords::{self, Heard, Word};
 use crate::tail::Tail;
@@ -24,6 +25,7 @@ pub struct Room {
     pub(crate) said_by_user: u64,
     /// Up to here the state at each entry is not known: the snapshot that this began with is younger.
     unknown_to: u64,
+    voids: Voids,
     heard_to: u64,
     words: Vec<Word>,
     /// As of which [`Tail::version`], and until when.
@@ -48,10 +50,25 @@ impl Room {
     /// As a snapshot has it, for a log whose beginning the stream has dropped.
     pub(crate) fn from_record(record: RoomRecord) -> Room {
         let RoomRecord { since, seq, state, .. } = record;
-        Room { since, state, state_seq: seq, unknown_to: seq, ..Room::default() }
+        let mut voids = Voids::default();
+        voids.unknown_to(seq);
+        Room { since, state, state_seq: seq, unknown_to: seq, voids, ..Room::default() }
     }
 
     pub(crate) fn apply(&mut self, seq: u64, entry: &Entry<'_>) -> Verdict {
+        let verdict = self.judge(seq, entry);
+        if matches!(verdict, Verdict::Void) {
+            self.voids.note(seq);
+        }
+        verdict
+    }
+
+    /// Whether an entry of this life that has been applied was void; `None`: it is not known.
+    pub(crate) fn is_void(&self, seq: u64) -> Option<bool> {
+        self.voids.is_void(seq).filter(|_| self.since > 0 && seq >= self.since)
+    }
+
+    fn judge(&mut self, seq: u64, entry: &Entry<'_>) -> Verdict {
         let state = RoomEvent::parse(&entry.event) == Some(RoomEvent::State);
         if seq <= self.unknown_to {
             return if state { Verdict::Void } else { Verdict::Unknown };
@@ -81,7 +98,7 @@ impl Room {
     }
 
     pub(crate) fn cost(&self) -> usize {
-        ROOM_OVERHEAD + self.state.heap_bytes()
+        ROOM_OVERHEAD + self.state.heap_bytes() + self.voids.heap_bytes()
     }
 
     /// Brings the keywords up to date with what is kept and with the time: unix milliseconds.

@@ -35,9 +35,7 @@ fn state(logs: &mut Logs, seq: u64, change: &str) -> Applied {
 }
 
 fn read(logs: &mut Logs, states: bool) -> ReadReply {
-    let (fresh, oldest_first) = (false, false);
-    let read = Read { v: V1, log: room(), fresh, after: None, before: None, limit: None, oldest_first, states };
-    logs.read(&read, 1_700_000_000_100)
+    logs.read(&Read { states, ..Read::of(room()) }, 1_700_000_000_100)
 }
 
 fn seqs(reply: &ReadReply) -> Vec<u64> {
@@ -95,21 +93,30 @@ fn who_may_not_change_it_does_not() {
 }
 
 #[test]
+fn whether_an_entry_is_void_is_known_when_it_is_kept_no_more() {
+    let mut logs = Logs::new(usize::MAX);
+    let judge = |logs: &mut Logs, seq| logs.read(&Read { judge: Some(seq), ..Read::of(room()) }, 0).void;
+    assert_eq!(judge(&mut logs, 1), None, "no room");
+    state(&mut logs, 5, "{}");
+    say(&mut logs, 6, RANK_MEMBER);
+    state(&mut logs, 7, r#"{"quiet":true}"#);
+    say(&mut logs, 8, RANK_MEMBER);
+    state(&mut logs, 9, r#"{"quiet":false}"#);
+    (10..=10 + 2 * LOG_MESSAGES_MAX as u64).for_each(|seq| assert_eq!(say(&mut logs, seq, 10), Applied::Message));
+    let asked = [4, 5, 6, 8, 10, 210, 211].map(|seq| judge(&mut logs, seq));
+    assert_eq!(asked, [None, Some(false), Some(false), Some(true), Some(false), Some(false), None]);
+    assert_eq!(apply(&mut logs, 300, "phx_tombstone", "{}", None), Applied::State);
+    state(&mut logs, 301, "{}");
+    assert_eq!([8, 301].map(|seq| judge(&mut logs, seq)), [None, Some(false)], "an earlier life's is not");
+}
+
+#[test]
 fn states_are_counted_apart_and_dropping_one_is_no_gap() {
     let mut logs = Logs::new(usize::MAX);
     (1..=300).for_each(|seq| assert_eq!(state(&mut logs, seq, "{}"), Applied::State));
     (301..=305).for_each(|seq| assert_eq!(say(&mut logs, seq, RANK_MEMBER), Applied::Message));
     (306..=500).for_each(|seq| assert_eq!(state(&mut logs, seq, "{}"), Applied::State));
-    let all = |after| Read {
-        v: V1,
-        log: room(),
-        fresh: false,
-        after,
-        before: None,
-        limit: None,
-        oldest_first: true,
-        states: true,
-    };
+    let all = |after| Read { after, oldest_first: true, states: true, ..Read::of(room()) };
     let (first, second) = (logs.read(&all(None), 0), logs.read(&all(Some(495)), 0));
     assert_eq!((first.dropped_to, first.complete), (0, false));
     assert_eq!(seqs(&first)[..6], [301, 302, 303, 304, 305, 501 - LOG_STATES_MAX as u64]);

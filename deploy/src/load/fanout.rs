@@ -23,7 +23,7 @@ use super::measure::Meter;
 use super::progress::{Bar, Progress};
 use super::report::FanoutReport;
 use super::target::Target;
-use super::world::{histogram, times};
+use super::world::{Times, histogram};
 use super::{EXIT_VIOLATION, FanoutArgs, interrupted};
 use crate::client::{Incoming, Vsn};
 
@@ -194,8 +194,8 @@ pub(super) async fn run(args: &FanoutArgs) -> anyhow::Result<ExitCode> {
         talk_seconds: ended.saturating_duration_since(begun).as_secs_f64(),
         gateway_us_per_delivery: per_delivery(of_gateways.map(|cost| cost.cpu_seconds).sum()),
         us_per_delivery: per_delivery(costs.cpu_seconds),
-        delivery_ms: times(&hall.delivery.borrow()),
-        ack_ms: times(&hall.ack.borrow()),
+        delivery_ms: Times::of(&hall.delivery.borrow()),
+        ack_ms: Times::of(&hall.ack.borrow()),
         costs,
         violation,
         interrupted,

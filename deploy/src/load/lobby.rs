@@ -170,7 +170,7 @@ impl Run<'_> {
                 self.connected = Some(now);
                 self.world.claims_open.set(true);
                 if let Some(siege) = &self.siege {
-                    siege.begin();
+                    siege.strikes.begin();
                 }
                 self.phase = Phase::Serving;
             }
@@ -205,7 +205,7 @@ impl Run<'_> {
     fn overdue(&self) -> anyhow::Result<()> {
         match &self.siege {
             Some(siege) => {
-                siege.failure()?;
+                siege.strikes.failure()?;
                 siege.overdue()?;
             }
             None => self.world.overdue()?,
@@ -224,7 +224,7 @@ impl Run<'_> {
     /// Whether all teachers know that no student is left; with --kill, also that all is up again.
     fn is_known(&self) -> bool {
         match &self.siege {
-            Some(siege) => siege.end() && siege.all_know_the_end(self.args.teachers),
+            Some(siege) => siege.strikes.end() && siege.all_know_the_end(self.args.teachers),
             None => self.world.all_know_the_end(self.args.teachers),
         }
     }

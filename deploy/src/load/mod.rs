@@ -2,8 +2,9 @@
 //!
 //! Who is who: `lobby` and `idle` are the two runs; `student` and `teacher` play one user each on a `link`, both
 //! through their side of a `chat`; what they send and see goes through the `world` to the `checker`, which judges it;
-//! `siege` is the lobby's run while processes are killed, with users that come back and a judge of their own.
-//! `fanout` and `churn` load rooms, with members (`guest`) that do not look at what they are sent more than they must.
+//! `siege` is the lobby's run while processes are killed, with users that come back and a judge of their own; `rooms`
+//! is a run of rooms, with members and a judge of its own, and the killer of `siege`. `fanout` and `churn` load rooms,
+//! with members (`guest`) that do not look at what they are sent more than they must.
 //! `measure` reads the cost of the system's processes, `report` says it. Everything runs on one thread: that is the
 //! cheapest way to play a thousand users beside the system they load, and it puts all events in one order.
 #![allow(clippy::print_stdout, reason = "a tool whose output is for people and pipes")]
@@ -19,6 +20,7 @@ mod lobby;
 mod measure;
 mod progress;
 mod report;
+mod rooms;
 mod siege;
 mod student;
 mod target;
@@ -51,6 +53,8 @@ pub struct Args {
 enum Command {
     /// Students wait, teachers claim them, and they talk; everything is checked.
     Lobby(LobbyArgs),
+    /// Members of many rooms talk, leave, are cut off and come back; everything that each receives is checked.
+    Rooms(rooms::RoomsArgs),
     /// Students wait in the queue and nothing happens: what an idle socket costs. The figure is true on freshly
     /// started gateways; memory that an earlier run left free is used again.
     Idle(IdleArgs),
@@ -76,6 +80,25 @@ struct TargetArgs {
     /// One JSON object on standard output instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+/// What is killed, and when.
+#[derive(Clone, Debug, clap::Args)]
+struct KillArgs {
+    /// Kill processes of run.json while the run goes on; clients reconnect and resume. Of several kinds, separated by
+    /// commas, each has its turn. The runner must bear it: `switchboard up --deaths 1000`.
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    kill: Vec<siege::Kill>,
+    /// 5s: from one kill to the next, which also waits until the victim is up again. 0s..2s: at random, from when the
+    /// system serves again, which is for a matcher when another one leads.
+    #[arg(long, default_value = "5s", value_parser = every, requires = "kill")]
+    every: siege::Every,
+    /// Pause them for so long instead (SIGSTOP, then SIGCONT). Not for gateways.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "kill")]
+    pause: Option<Duration>,
+    /// So many kills; without it, kills go on until the run's work is done.
+    #[arg(long, requires = "kill", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    kills: Option<u32>,
 }
 
 /// Arguments of `switchboard load lobby`.
@@ -104,23 +127,11 @@ struct LobbyArgs {
     /// Everybody must be served within this many seconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// Kill processes of run.json while the run goes on; clients reconnect and resume. Of several kinds, separated by
-    /// commas, each has its turn. The runner must bear it: `switchboard up --deaths 1000`.
-    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
-    kill: Vec<siege::Kill>,
-    /// 5s: from one kill to the next, which also waits until the victim is up again. 0s..2s: at random, from when the
-    /// system serves again, which is for a matcher when another one leads.
-    #[arg(long, default_value = "5s", value_parser = every, requires = "kill")]
-    every: siege::Every,
+    #[command(flatten)]
+    kill: KillArgs,
     /// Repeats the random times of an earlier run.
     #[arg(long, requires = "kill")]
     seed: Option<u64>,
-    /// Pause them for so long instead (SIGSTOP, then SIGCONT). Not for gateways.
-    #[arg(long, value_name = "TIME", value_parser = duration, requires = "kill")]
-    pause: Option<Duration>,
-    /// So many kills; without it, kills go on until everybody is served.
-    #[arg(long, requires = "kill", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    kills: Option<u32>,
     /// Each side of a chat waits so many milliseconds before it answers.
     #[arg(long, default_value_t = 0, value_name = "MS", requires = "kill")]
     pace: u64,
@@ -193,6 +204,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let local = tokio::task::LocalSet::new();
     match args.command {
         Command::Lobby(args) => local.block_on(&runtime, lobby::run(&args)),
+        Command::Rooms(args) => local.block_on(&runtime, rooms::run(&args)),
         Command::Idle(args) => local.block_on(&runtime, idle::run(&args)),
         Command::Fanout(args) => local.block_on(&runtime, fanout::run(&args)),
         Command::Churn(args) => local.block_on(&runtime, churn::run(&args)),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::churn::Traces;
 use super::measure::{Cost, Costs};
-use super::siege::SiegeReport;
+use super::siege::{SiegeReport, StrikesReport};
 use super::world::Times;
 
 /// What a run of the lobby found.
@@ -216,7 +216,8 @@ impl IdleReport {
     }
 }
 
-fn line(what: &str, value: impl std::fmt::Display) {
+/// A line of the table.
+pub(super) fn line(what: &str, value: impl std::fmt::Display) {
     println!("{what:<12} {value}");
 }
 
@@ -224,7 +225,8 @@ fn mib(bytes: u64) -> f64 {
     f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX)) / 1024.0
 }
 
-fn times(times: Times) -> String {
+/// A distribution of times, in words.
+pub(super) fn times(times: Times) -> String {
     format!("p50 {:.2}  p99 {:.2}  max {:.2}", times.p50, times.p99, times.max)
 }
 
@@ -240,12 +242,18 @@ fn print_end(violation: Option<&str>, interrupted: bool) {
 }
 
 fn print_siege(siege: &SiegeReport) {
-    let SiegeReport { kills, reconnects, pushes_repeated, gaps, .. } = siege;
+    let SiegeReport { reconnects, pushes_repeated, gaps, strikes, .. } = siege;
+    let kills = strikes.kills;
     line(
         "kills",
         format_args!("{kills}; {reconnects} reconnects, {pushes_repeated} pushes repeated, {gaps} gaps shown"),
     );
-    for kind in &siege.kinds {
+    print_strikes(strikes);
+}
+
+/// How long clients waited after each kind of kill, and what matchers had to do.
+pub(super) fn print_strikes(strikes: &StrikesReport) {
+    for kind in &strikes.kinds {
         let (median, worst) = (kind.takeover_median_seconds, kind.takeover_worst_seconds);
         let (what, seen, of) = (kind.kind.as_str(), kind.takeovers, kind.kills);
         line(
@@ -253,10 +261,14 @@ fn print_siege(siege: &SiegeReport) {
             format_args!("take-over s: median {median:.2}  worst {worst:.2}  (seen after {seen} of {of} kills)"),
         );
     }
-    line("matchers", format_args!("{} epochs begun, {} late writes refused", siege.epochs, siege.late_writes_refused));
+    line(
+        "matchers",
+        format_args!("{} epochs begun, {} late writes refused", strikes.epochs, strikes.late_writes_refused),
+    );
 }
 
-fn print_costs(costs: &Costs) {
+/// What each process has cost.
+pub(super) fn print_costs(costs: &Costs) {
     println!("\n{:<16}{:>10}{:>8}{:>12}{:>12}", "process", "CPU s", "% core", "RSS MiB", "peak MiB");
     let percent = |cpu: f64| 100.0 * cpu / costs.seconds.max(f64::MIN_POSITIVE);
     for cost in &costs.processes {

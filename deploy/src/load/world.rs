@@ -143,24 +143,26 @@ pub(super) struct Times {
     pub(super) max: f64,
 }
 
+/// Of times that are to be told apart, in microseconds.
+pub(super) fn histogram() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, TIME_MAX_US, 3)?)
+}
+
+impl Times {
+    /// Of microseconds.
+    pub(super) fn of(times: &Histogram<u64>) -> Times {
+        // Below a minute, so a float holds it.
+        let ms = |us: u64| f64::from(u32::try_from(us).unwrap_or(u32::MAX)) / 1000.0;
+        Times { p50: ms(times.value_at_quantile(0.5)), p99: ms(times.value_at_quantile(0.99)), max: ms(times.max()) }
+    }
+}
+
 /// The answer to anything: the protocol's bound.
 const ANSWER_WITHIN: Duration = limits::ANSWER_TIMEOUT;
 /// Longer than any run.
 pub(super) const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// Longest time that the histograms tell apart. Microseconds.
 const TIME_MAX_US: u64 = 60_000_000;
-
-/// A distribution of times in microseconds, yet without any.
-pub(super) fn histogram() -> anyhow::Result<Histogram<u64>> {
-    Ok(Histogram::new_with_bounds(1, TIME_MAX_US, 3)?)
-}
-
-/// What such a distribution says.
-pub(super) fn times(of: &Histogram<u64>) -> Times {
-    // Below a minute, so a float holds it.
-    let ms = |us: u64| f64::from(u32::try_from(us).unwrap_or(u32::MAX)) / 1000.0;
-    Times { p50: ms(of.value_at_quantile(0.5)), p99: ms(of.value_at_quantile(0.99)), max: ms(of.max()) }
-}
 
 /// The development key, if what runs here wants tokens.
 pub(super) fn key(folder: &Path) -> anyhow::Result<Option<Key>> {
@@ -219,6 +221,11 @@ impl World {
         self.state.borrow_mut().took(took);
     }
 
+    /// When the run began.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The time since the run began.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
@@ -249,7 +256,7 @@ impl World {
     /// Times from saying to hearing, and from saying to the `ok`.
     pub(super) fn times(&self) -> (Times, Times) {
         let state = self.state.borrow();
-        (times(&state.messages), times(&state.acks))
+        (Times::of(&state.messages), Times::of(&state.acks))
     }
 }
 

@@ -129,7 +129,10 @@ impl Plan {
         for n in 1..=MATCHERS {
             service(format!("matcher-{n}"), Stage::Cores, &binaries.matcher, None)?;
         }
-        service("history".into(), Stage::Cores, &binaries.history, None)?;
+        for n in 1..=args.histories {
+            let name = if args.histories == 1 { "history".to_owned() } else { format!("history-{n}") };
+            service(name, Stage::Cores, &binaries.history, None)?;
+        }
         for n in 0..usize::from(args.gateways) {
             let addr = local(args.gateway_port, n)?;
             service(format!("gateway-{}", n + 1), Stage::Gateways, &binaries.gateway, Some(addr))?;
@@ -244,6 +247,13 @@ mod tests {
         assert!(!gateway(&[]).contains("-rate"));
         let off = gateway(&["--limits", "off"]);
         assert!(off.contains("--broadcast-rate 0 --direct-rate 0 --join-rate 0 --repeats 0 --refusals 0"), "{off}");
+    }
+
+    #[test]
+    fn several_histories_are_told_apart() {
+        let plan = plan(&["--histories", "2", "--gateways", "1"]).expect("a plan");
+        let names: Vec<&str> = plan.specs.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names, ["nats", "matcher-1", "matcher-2", "history-1", "history-2", "gateway-1"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod reasons;
 mod repository;
 mod resume;
 mod rooms;
+mod rooms_load;
 mod runner;
 mod session;
 mod side;

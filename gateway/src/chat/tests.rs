@@ -353,6 +353,16 @@ fn a_log_that_does_not_reach_back_is_a_gap() {
     topic.join("student", STUDENT, Role::Student, 5, Some(30));
     topic.loaded(STUDENT, log(0));
     assert_eq!(topic.shown()[2], r#"student: gap {"from":31,"to":31}"#, "nothing of it was kept");
+
+    // So much was said while the log was read that it dropped what stands behind the end that the join was told.
+    let mut topic = Topic::new();
+    topic.join("student", STUDENT, Role::Student, 5, Some(3));
+    let payload = || RawValue::from_string("{}".to_owned()).expect("JSON");
+    let replay = vec![(4, Role::Teacher, payload()), (41, Role::Teacher, payload())];
+    topic.loaded_with(STUDENT, Some(record(ChatStatus::Active)), ReadReply { dropped_to: 40, ..log(20) }, replay);
+    let shown = topic.shown();
+    assert_eq!(shown[2], r#"student: gap {"from":4,"to":20}"#, "what is behind it follows live");
+    assert!(!shown.iter().any(|line| line.contains("receive")), "{shown:?}");
 }
 
 #[test]

@@ -251,6 +251,11 @@ fn what_is_gone_is_a_gap_also_what_was_before_this_life() {
     assert!(shown[3].contains("\"seq\":9") && shown.len() == 5, "what is in the gap is not shown behind it: {shown:?}");
     let mut topic = Topic::new();
     topic.join("ada", ADA, RANK_MEMBER, Some(3));
+    // So much was said while it was being read that more is dropped than had been said before: that follows live.
+    topic.room.loaded(ADA, Ok(Loaded { dropped_to: 25, ..loaded(20) }), &mut topic.out);
+    assert_eq!(topic.shown()[2], r#"ada: gap {"from":4,"to":20}"#);
+    let mut topic = Topic::new();
+    topic.join("ada", ADA, RANK_MEMBER, Some(3));
     topic.room.loaded(ADA, Ok(Loaded { replay: None, ..loaded(20) }), &mut topic.out);
     assert_eq!(topic.shown()[2], r#"ada: gap {"from":4,"to":20}"#, "nobody could be asked");
 }

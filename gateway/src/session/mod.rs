@@ -47,7 +47,7 @@ pub enum Effect {
     Lobby(LobbyCommand),
     /// Tell the task of a chat's topic.
     Chat(ChatId, ChatCommand),
-    /// Verify a token; [`Event::Renewed`] follows.
+    /// Verify a token; [`crate::mailbox::Event::Renewed`] follows.
     Verify {
         /// On which channel it came.
         chan: ChannelId,

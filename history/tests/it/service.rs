@@ -8,7 +8,7 @@ use switchboard_contract::log::{Message, Read, ReadReply};
 use switchboard_contract::names::HISTORY_READ;
 use switchboard_contract::names::LogName;
 use switchboard_contract::testing::{NatsServer, eventually};
-use switchboard_contract::wire::{self, V1};
+use switchboard_contract::wire;
 use switchboard_history::{Args, run};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -77,16 +77,7 @@ pub(crate) async fn read(client: &async_nats::Client, read: &Read) -> Option<Rea
 }
 
 pub(crate) fn fresh(log: &LogName) -> Read {
-    Read {
-        v: V1,
-        log: log.clone(),
-        fresh: true,
-        after: None,
-        before: None,
-        limit: None,
-        oldest_first: false,
-        states: false,
-    }
+    Read { fresh: true, ..Read::of(log.clone()) }
 }
 
 pub(crate) fn seqs(reply: &ReadReply) -> Vec<u64> {

@@ -10,12 +10,12 @@ const JOIN_MS: [u64; 2] = [1000, 2000];
 const LATER_MS: u64 = 5000;
 
 /// Before a socket is opened again; `tries` have failed since it was last open.
-pub(super) fn socket(tries: usize) -> Duration {
+pub(in crate::load) fn socket(tries: usize) -> Duration {
     Duration::from_millis(SOCKET_MS.get(tries).copied().unwrap_or(LATER_MS))
 }
 
 /// Before a channel is joined again; `tries` were refused before the last one.
-pub(super) fn join(tries: usize) -> Duration {
+pub(in crate::load) fn join(tries: usize) -> Duration {
     Duration::from_millis(JOIN_MS.get(tries).copied().unwrap_or(LATER_MS))
 }
 

@@ -12,10 +12,10 @@ use switchboard_contract::admin;
 use switchboard_contract::process::UsageError;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::LobbyArgs;
-use super::Siege;
+use super::super::KillArgs;
 use super::orders::{Every, Kill, Turns, in_turn};
 use super::pause::Paused;
+use super::strikes::Strikes;
 use crate::matchers::{self, Matcher};
 use crate::runfile::{Process, RunFile};
 
@@ -42,21 +42,20 @@ impl Orders {
     ///
     /// # Errors
     /// If what should be killed does not run here, or nobody could judge its pause.
-    pub(super) fn new(args: &LobbyArgs) -> anyhow::Result<Option<Orders>> {
+    pub(super) fn new(args: &KillArgs, seed: Option<u64>, folder: &Path) -> anyhow::Result<Option<Orders>> {
         if args.kill.is_empty() {
             return Ok(None);
         }
-        check(args)?;
+        check(args, folder)?;
         let seed = match args.every {
             Every::Fixed(_) => None,
-            Every::Random(..) => Some(args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()))),
+            Every::Random(..) => Some(seed.unwrap_or_else(|| u64::from(rand::random::<u32>()))),
         };
         Ok(Some(Orders { kinds: args.kill.clone(), every: args.every, kills: args.kills, pause: args.pause, seed }))
     }
 }
 
-fn check(args: &LobbyArgs) -> anyhow::Result<()> {
-    let folder = &args.target.folder;
+fn check(args: &KillArgs, folder: &Path) -> anyhow::Result<()> {
     let run = RunFile::read(folder)?.unwrap_or_default();
     for kind in &args.kill {
         if kind.of(&run.processes).is_empty() {
@@ -75,53 +74,54 @@ fn check(args: &LobbyArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// If the system does not serve again within a minute.
-pub(super) async fn run(siege: Rc<Siege>) -> anyhow::Result<()> {
-    let orders = &siege.orders;
+pub(super) async fn run(strikes: Rc<Strikes>) -> anyhow::Result<()> {
+    let orders = &strikes.orders;
     let mut rng = StdRng::seed_from_u64(orders.seed.unwrap_or(0));
     let mut turns = Turns::new(&orders.kinds);
-    count(&siege).await?;
+    count(&strikes).await?;
     let mut next = Instant::now() + orders.every.draw(&mut rng);
     for _ in 0..orders.kills.unwrap_or(u32::MAX) {
         let Some((kill, round)) = turns.advance() else { break };
         let chosen = async {
             sleep_until(next).await;
-            choose(kill, round, &siege.folder).await
+            choose(kill, round, &strikes.folder).await
         };
-        let Some(victims) = siege.enough.run_until_cancelled(chosen).await else { break };
+        let Some(victims) = strikes.enough.run_until_cancelled(chosen).await else { break };
         let victims = victims?;
         let struck = Instant::now();
-        siege.struck(kill, &victims, orders.pause);
+        strikes.struck(kill, &victims, orders.pause);
         if kill == Kill::Matcher {
             // Beside the rest: while the old leader is paused, the new one leads already.
-            tokio::task::spawn_local(watch_leader(Rc::clone(&siege), victims.clone()));
+            tokio::task::spawn_local(watch_leader(Rc::clone(&strikes), victims.clone()));
         }
         match orders.pause {
             None => victims.iter().for_each(|victim| victim.id.signal(Signal::KILL)),
             Some(pause) => {
                 let _paused = Paused::new(&victims);
-                let _ = siege.enough.run_until_cancelled(sleep(pause)).await;
+                let _ = strikes.enough.run_until_cancelled(sleep(pause)).await;
             }
         }
-        served_again(&siege, kill, &victims).await?;
-        count(&siege).await?;
+        served_again(&strikes, kill, &victims).await?;
+        strikes.served();
+        count(&strikes).await?;
         next = match orders.every {
             Every::Fixed(every) => struck + every,
             Every::Random(..) => Instant::now() + orders.every.draw(&mut rng),
         };
     }
-    count(&siege).await
+    count(&strikes).await
 }
 
 /// Says when a matcher leads that was not struck.
-async fn watch_leader(siege: Rc<Siege>, struck: Vec<Process>) {
+async fn watch_leader(strikes: Rc<Strikes>, struck: Vec<Process>) {
     let deadline = Instant::now() + UP_WITHIN;
     while Instant::now() < deadline {
         sleep(LOOK_EVERY).await;
-        let Ok(run) = read(&siege.folder) else { return };
+        let Ok(run) = read(&strikes.folder) else { return };
         let other = |process: &Process| struck.iter().all(|victim| victim.id != process.id);
         let others: Vec<Process> = run.processes.into_iter().filter(other).collect();
         if matchers::leader(&matchers::ask(&others).await).is_some() {
-            return siege.led();
+            return strikes.led();
         }
     }
 }
@@ -130,9 +130,9 @@ fn read(folder: &Path) -> anyhow::Result<RunFile> {
     RunFile::read(folder)?.context("run.json is gone: the runner has ended (see up --deaths)")
 }
 
-async fn count(siege: &Siege) -> anyhow::Result<()> {
-    let matchers = matchers::ask(&read(&siege.folder)?.processes).await;
-    siege.fencing.borrow_mut().note(&matchers);
+async fn count(strikes: &Strikes) -> anyhow::Result<()> {
+    let matchers = matchers::ask(&read(&strikes.folder)?.processes).await;
+    strikes.fencing.borrow_mut().note(&matchers);
     Ok(())
 }
 
@@ -183,13 +183,13 @@ async fn is_ready(process: &Process) -> bool {
 }
 
 /// Waits until what was struck serves again.
-async fn served_again(siege: &Siege, kill: Kill, struck: &[Process]) -> anyhow::Result<()> {
+async fn served_again(strikes: &Strikes, kill: Kill, struck: &[Process]) -> anyhow::Result<()> {
     let deadline = Instant::now() + UP_WITHIN;
-    let killed = siege.orders.pause.is_none();
-    let random = matches!(siege.orders.every, Every::Random(..));
+    let killed = strikes.orders.pause.is_none();
+    let random = matches!(strikes.orders.every, Every::Random(..));
     while Instant::now() < deadline {
         sleep(LOOK_EVERY).await;
-        let processes = read(&siege.folder)?.processes;
+        let processes = read(&strikes.folder)?.processes;
         let up = match kill {
             // Another one leads; the killed one comes back while the next kill is waited for.
             Kill::Matcher if killed && random => true,

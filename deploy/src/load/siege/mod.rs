@@ -1,10 +1,11 @@
 //! `switchboard load lobby --kill`: the lobby's run while processes are killed.
 //!
-//! `orders` say what is killed and when, `killer` kills, `pause` stops, `fencing` counts what it led to. `life` plays a
-//! user on one socket after the other, `player` and `talk` decide what it asks for, `judge` says whether what all of
-//! them saw can be, `takeover` how long they waited. The run's phases are `lobby`'s.
+//! `orders` say what is killed and when, `killer` kills, `pause` stops, `fencing` counts what it led to, `takeover` how
+//! long clients waited; `strikes` holds these together, for the run of rooms too. `life` plays a user on one socket
+//! after the other, `player` and `talk` decide what it asks for, `judge` says whether what all of them saw can be. The run's
+//! phases are `lobby`'s.
 
-mod backoff;
+pub(super) mod backoff;
 mod fencing;
 mod judge;
 mod killer;
@@ -12,12 +13,12 @@ mod life;
 mod orders;
 mod pause;
 mod player;
+mod strikes;
 mod takeover;
 mod talk;
 mod wire;
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,18 +27,14 @@ use std::time::Duration;
 use serde::Serialize;
 use switchboard_contract::process::UsageError;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::LobbyArgs;
 use super::checker::{Plan, Took, Violation, Who};
 use super::lobby::ARRIVALS;
 use super::world::{Halt, World};
-use crate::runfile::Process;
-use fencing::Fencing;
 use judge::{Event, Judge};
-use killer::Orders;
 pub(super) use orders::{Every, Kill};
-use takeover::{OfKind, Sight, Takeovers};
+pub(super) use strikes::{Strikes, StrikesReport};
 
 /// The protocol's bound, as clients see it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -45,39 +42,24 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// What all users of such a run share, and its killer.
 pub(super) struct Siege {
     pub(super) world: Rc<World>,
-    orders: Orders,
+    pub(super) strikes: Rc<Strikes>,
     pace: Duration,
-    folder: PathBuf,
     judge: RefCell<Judge>,
-    takeovers: RefCell<Takeovers>,
-    fencing: RefCell<Fencing>,
     reconnects: Cell<u64>,
     repeated: Cell<u64>,
-    /// No more kills.
-    enough: CancellationToken,
-    /// The killer's end, if it could not go on.
-    failed: RefCell<Option<anyhow::Error>>,
-    /// Whether the killer is at work.
-    killing: Cell<bool>,
 }
 
 /// What the report adds.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SiegeReport {
-    /// Kills, or pauses; where all are killed at once, that is one.
-    pub(super) kills: u32,
     /// Sockets that were opened again.
     pub(super) reconnects: u64,
     /// Pushes that were sent again: without an answer, or answered with `unavailable`.
     pub(super) pushes_repeated: u64,
     /// Gaps that clients were shown.
     pub(super) gaps: u64,
-    /// What was killed, and how long clients waited, kind by kind.
-    pub(super) kinds: Vec<OfKind>,
-    /// Writes that came from a matcher which no longer led, and were refused; as matchers say that were not killed.
-    pub(super) late_writes_refused: u64,
-    /// How often a matcher began to lead.
-    pub(super) epochs: u64,
+    #[serde(flatten)]
+    pub(super) strikes: StrikesReport,
     /// `--seed` repeats the times of the kills.
     pub(super) seed: Option<u64>,
 }
@@ -101,66 +83,22 @@ impl Siege {
     /// # Errors
     /// If there is nothing to kill, or nobody to see it.
     pub(super) fn new(args: &LobbyArgs, world: &Rc<World>) -> anyhow::Result<Option<Rc<Siege>>> {
-        let Some(orders) = Orders::new(args)? else { return Ok(None) };
+        let (kill, target) = (&args.kill, &args.target);
+        let Some(strikes) = Strikes::new(kill, args.seed, &target.folder, world.started())? else { return Ok(None) };
         if args.students == 0 {
             return Err(UsageError("--kill needs students".into()).into());
         }
-        if let Some(seed) = orders.seed {
+        if let Some(seed) = strikes.seed() {
             eprintln!("the times of the kills are random: --seed {seed} repeats them");
         }
         Ok(Some(Rc::new(Siege {
             world: Rc::clone(world),
-            takeovers: RefCell::new(Takeovers::new(&orders.kinds)),
-            fencing: RefCell::default(),
-            orders,
+            strikes,
             pace: Duration::from_millis(args.pace),
-            folder: args.target.folder.clone(),
             judge: RefCell::new(Judge::new(Plan { answer_within: ANSWER_WITHIN, ..world.plan })),
             reconnects: Cell::new(0),
             repeated: Cell::new(0),
-            enough: CancellationToken::new(),
-            failed: RefCell::new(None),
-            killing: Cell::new(false),
         })))
-    }
-
-    /// Begins to kill.
-    pub(super) fn begin(self: &Rc<Self>) {
-        let siege = Rc::clone(self);
-        self.killing.set(true);
-        tokio::task::spawn_local(async move {
-            let outcome = killer::run(Rc::clone(&siege)).await;
-            *siege.failed.borrow_mut() = outcome.err();
-            siege.killing.set(false);
-        });
-    }
-
-    /// No further kill; whether the last victim is up again.
-    pub(super) fn end(&self) -> bool {
-        self.enough.cancel();
-        !self.killing.get()
-    }
-
-    /// Why the killer could not go on.
-    ///
-    /// # Errors
-    /// That.
-    pub(super) fn failure(&self) -> anyhow::Result<()> {
-        self.failed.borrow_mut().take().map_or(Ok(()), Err)
-    }
-
-    /// These are about to be killed, or paused for so long.
-    fn struck(&self, kill: Kill, victims: &[Process], pause: Option<Duration>) {
-        let at = self.world.now();
-        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
-        let how = pause.map_or("kill".to_owned(), |pause| format!("pause, for {:.1} s,", pause.as_secs_f64()));
-        eprintln!("{:.1} s: {how} {}", at.as_secs_f64(), names.join(", "));
-        self.takeovers.borrow_mut().struck(kill, at);
-    }
-
-    /// Another matcher leads than the one that was struck.
-    fn led(&self) {
-        self.takeovers.borrow_mut().led(self.world.now());
     }
 
     /// Tells the judge what a user, connected since then, sends or sees.
@@ -178,7 +116,7 @@ impl Siege {
     }
 
     fn saw(&self, said: Option<Duration>, connected: Duration) {
-        self.takeovers.borrow_mut().saw(Sight { at: self.world.now(), said, connected });
+        self.strikes.saw(said, connected);
     }
 
     /// Whether a push is still unanswered though its time is over.
@@ -205,17 +143,12 @@ impl Siege {
 
     /// What happened.
     pub(super) fn report(&self) -> SiegeReport {
-        let kinds = self.takeovers.borrow().report();
-        let fencing = self.fencing.borrow();
         SiegeReport {
-            kills: kinds.iter().map(|kind| kind.kills).sum(),
             reconnects: self.reconnects.get(),
             pushes_repeated: self.repeated.get(),
             gaps: self.judge.borrow().gaps(),
-            kinds,
-            late_writes_refused: fencing.refused(),
-            epochs: fencing.epochs(),
-            seed: self.orders.seed,
+            strikes: self.strikes.report(),
+            seed: self.strikes.seed(),
         }
     }
 }

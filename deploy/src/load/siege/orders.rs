@@ -15,7 +15,7 @@ pub(in crate::load) enum Kill {
     Matcher,
     /// The gateways in turn.
     Gateway,
-    /// The history service.
+    /// The history services in turn.
     History,
     /// The NATS servers in turn.
     Nats,

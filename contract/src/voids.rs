@@ -1,13 +1,12 @@
-//! Which entries of a room's log were void, as far as this gateway has seen it. Pure.
+//! Which entries of a room's log were void, as far as a gateway or a history replica has seen it. Pure.
 
 use std::collections::BTreeSet;
 
-/// Void entries that are remembered; for one that is older history is asked.
-const VOIDS_MAX: usize = 1024;
+use crate::limits::VOIDS_MAX;
 
 /// What is known of entries that have had their turn.
-#[derive(Debug, Default)]
-pub(super) struct Voids {
+#[derive(Clone, Debug, Default)]
+pub struct Voids {
     /// Nothing is known of what stands up to here.
     unknown: u64,
     seqs: BTreeSet<u64>,
@@ -15,7 +14,7 @@ pub(super) struct Voids {
 
 impl Voids {
     /// An entry was void.
-    pub(super) fn note(&mut self, seq: u64) {
+    pub fn note(&mut self, seq: u64) {
         self.seqs.insert(seq);
         if self.seqs.len() > VOIDS_MAX
             && let Some(oldest) = self.seqs.pop_first()
@@ -25,13 +24,18 @@ impl Voids {
     }
 
     /// What stands up to here was not seen, or not as the log has it.
-    pub(super) fn unknown_to(&mut self, seq: u64) {
+    pub fn unknown_to(&mut self, seq: u64) {
         self.unknown = self.unknown.max(seq);
         self.seqs = self.seqs.split_off(&seq.saturating_add(1));
     }
 
+    /// What it takes. Bytes, about.
+    pub fn heap_bytes(&self) -> usize {
+        2 * size_of::<u64>() * self.seqs.len()
+    }
+
     /// Whether an entry that has had its turn was void; `None`: it is not known.
-    pub(super) fn is_void(&self, seq: u64) -> Option<bool> {
+    pub fn is_void(&self, seq: u64) -> Option<bool> {
         (seq > self.unknown).then(|| self.seqs.contains(&seq))
     }
 }

@@ -1,0 +1,150 @@
+//! The killer of a run: what it is told, what it does, and what that led to.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::super::KillArgs;
+use super::fencing::Fencing;
+use super::killer::{self, Orders};
+use super::orders::Kill;
+use super::takeover::{OfKind, Sight, Takeovers};
+use crate::runfile::Process;
+
+/// A run's killer.
+pub(in crate::load) struct Strikes {
+    pub(super) orders: Orders,
+    pub(super) folder: PathBuf,
+    pub(super) fencing: RefCell<Fencing>,
+    /// No more kills.
+    pub(super) enough: CancellationToken,
+    takeovers: RefCell<Takeovers>,
+    /// The run's clock.
+    began: Instant,
+    /// The killer's end, if it could not go on.
+    failed: RefCell<Option<anyhow::Error>>,
+    /// Whether the killer is at work.
+    killing: Cell<bool>,
+    /// What was struck and does not serve again yet.
+    down: Cell<Option<Kill>>,
+}
+
+/// What the report adds.
+#[derive(Clone, Debug, Serialize)]
+pub(in crate::load) struct StrikesReport {
+    /// Kills, or pauses; where all are killed at once, that is one.
+    pub(in crate::load) kills: u32,
+    /// What was killed, and how long clients waited, kind by kind.
+    pub(in crate::load) kinds: Vec<OfKind>,
+    /// Writes that came from a matcher which no longer led, and were refused; as matchers say that were not killed.
+    pub(in crate::load) late_writes_refused: u64,
+    /// How often a matcher began to lead.
+    pub(in crate::load) epochs: u64,
+}
+
+impl Strikes {
+    /// Of the arguments, if they ask for it; times are counted from `began`.
+    ///
+    /// # Errors
+    /// If there is nothing to kill.
+    pub(in crate::load) fn new(
+        args: &KillArgs,
+        seed: Option<u64>,
+        folder: &Path,
+        began: Instant,
+    ) -> anyhow::Result<Option<Rc<Strikes>>> {
+        let Some(orders) = Orders::new(args, seed, folder)? else { return Ok(None) };
+        Ok(Some(Rc::new(Strikes {
+            takeovers: RefCell::new(Takeovers::new(&orders.kinds)),
+            orders,
+            folder: folder.to_owned(),
+            fencing: RefCell::default(),
+            enough: CancellationToken::new(),
+            began,
+            failed: RefCell::new(None),
+            killing: Cell::new(false),
+            down: Cell::new(None),
+        })))
+    }
+
+    /// Of the times, where they are random.
+    pub(in crate::load) fn seed(&self) -> Option<u64> {
+        self.orders.seed
+    }
+
+    /// Whether such processes are killed.
+    pub(in crate::load) fn strikes(&self, kill: Kill) -> bool {
+        self.orders.kinds.iter().any(|kind| *kind == kill || *kind == Kill::All)
+    }
+
+    /// Begins to kill.
+    pub(in crate::load) fn begin(self: &Rc<Self>) {
+        let strikes = Rc::clone(self);
+        self.killing.set(true);
+        tokio::task::spawn_local(async move {
+            let outcome = killer::run(Rc::clone(&strikes)).await;
+            *strikes.failed.borrow_mut() = outcome.err();
+            strikes.killing.set(false);
+        });
+    }
+
+    /// No further kill; whether the last victim is up again.
+    pub(in crate::load) fn end(&self) -> bool {
+        self.enough.cancel();
+        !self.killing.get()
+    }
+
+    /// Why the killer could not go on.
+    ///
+    /// # Errors
+    /// That.
+    pub(in crate::load) fn failure(&self) -> anyhow::Result<()> {
+        self.failed.borrow_mut().take().map_or(Ok(()), Err)
+    }
+
+    /// What was struck and does not serve again yet.
+    pub(in crate::load) fn down(&self) -> Option<Kill> {
+        self.down.get()
+    }
+
+    /// These are about to be killed, or paused for so long.
+    pub(super) fn struck(&self, kill: Kill, victims: &[Process], pause: Option<Duration>) {
+        let at = self.began.elapsed();
+        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
+        let how = pause.map_or("kill".to_owned(), |pause| format!("pause, for {:.1} s,", pause.as_secs_f64()));
+        eprintln!("{:.1} s: {how} {}", at.as_secs_f64(), names.join(", "));
+        self.down.set(Some(kill));
+        self.takeovers.borrow_mut().struck(kill, at);
+    }
+
+    /// What was struck serves again.
+    pub(super) fn served(&self) {
+        self.down.set(None);
+    }
+
+    /// Another matcher leads than the one that was struck.
+    pub(super) fn led(&self) {
+        self.takeovers.borrow_mut().led(self.began.elapsed());
+    }
+
+    /// A client, connected since then, saw something that was said at that time, or that only the whole system shows.
+    pub(in crate::load) fn saw(&self, said: Option<Duration>, connected: Duration) {
+        self.takeovers.borrow_mut().saw(Sight { at: self.began.elapsed(), said, connected });
+    }
+
+    /// What happened.
+    pub(in crate::load) fn report(&self) -> StrikesReport {
+        let kinds = self.takeovers.borrow().report();
+        let fencing = self.fencing.borrow();
+        StrikesReport {
+            kills: kinds.iter().map(|kind| kind.kills).sum(),
+            kinds,
+            late_writes_refused: fencing.refused(),
+            epochs: fencing.epochs(),
+        }
+    }
+}
