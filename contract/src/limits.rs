@@ -282,6 +282,32 @@ pub const LOG_BYTES_MAX: i64 = 1_000_000_000;
 /// The window in which a repeated message id is stored once; as long as the stream keeps messages, if that is shorter.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
+// Feeds.
+
+/// The name of a feed. Bytes.
+pub const FEED_NAME_BYTES_MAX: usize = 64;
+/// A feed's name with its argument: with `feed:` before it a topic of [`NAME_BYTES_MAX`]. Bytes.
+pub const FEED_BYTES_MAX: usize = 250;
+
+/// Feeds with members on one gateway; a join of a further one is `unavailable`.
+pub const GATEWAY_FEEDS_MAX: usize = 10_000;
+/// Commands waiting for the task of a gateway's feeds.
+pub const FEED_COMMANDS_MAX: usize = 16_384;
+/// History answers a gateway that asks for a feed in this time, or it is asked again: a paused replica never does.
+pub const FEED_WANT_TIMEOUT: Duration = Duration::from_millis(500);
+/// When history is asked again for a feed that nobody could join yet.
+pub const FEED_JOIN_RETRY: Duration = Duration::from_millis(100);
+/// The shortest time in which history is asked again for a feed that has members.
+pub const FEED_RETRY: Duration = Duration::from_secs(1);
+/// After a feed's owner was not heard for two intervals and this time, history is asked.
+pub const FEED_PATIENCE: Duration = Duration::from_secs(1);
+/// After it was not heard for three intervals and this time, members are told.
+pub const FEED_SILENCE: Duration = Duration::from_secs(5);
+/// The longest interval of a feed.
+pub const FEED_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// Where something of any feed may be lost, all of them ask within this time.
+pub const FEED_SPREAD: Duration = Duration::from_secs(1);
+
 // Between services.
 
 /// Any message between services: half of what a server takes by default. Bytes.

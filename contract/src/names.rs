@@ -3,12 +3,14 @@
 //! An id from a client becomes one subject token by escaping: `[A-Za-z0-9_-]` stay, any other byte is `=XX`.
 //! That is injective, legal in subjects and KV keys, and readable.
 
+mod feed;
 mod ids;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use feed::FeedId;
 pub use ids::{ChatId, IdError, Incarnation, RoomId, SessionKey, UserId, random_token};
 
 /// The stream of all logged messages.
@@ -25,6 +27,8 @@ pub const LOBBY_BUCKET: &str = "lobby";
 pub const GATEWAYS_BUCKET: &str = "gateways";
 /// The bucket of rooms: each one's life, and a snapshot of its state: [`crate::room::RoomRecord`].
 pub const ROOMS_BUCKET: &str = "rooms";
+/// The bucket of feeds that somebody listens to: [`crate::feed::FeedRecord`].
+pub const FEEDS_BUCKET: &str = "feeds";
 /// The bucket of leases: who is the one.
 pub const LEASES_BUCKET: &str = "leases";
 /// Where the matcher's lease is written, a key of [`LEASES_BUCKET`]: [`crate::lobby::LeaseRecord`].
@@ -35,6 +39,8 @@ pub const HISTORY_LEASE: &str = "$KV.leases.history";
 pub const NOBODY: &str = "sb.nobody";
 /// Heartbeats of all gateways.
 pub const ALIVE_GATEWAYS: &str = "sb.alive.gateway.*";
+/// Heartbeats of all history replicas.
+pub const ALIVE_HISTORY: &str = "sb.alive.history.*";
 
 /// Which log of [`ROOMS_STREAM`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -206,6 +212,9 @@ pub const HISTORY_READ: &str = "sb.history.read";
 /// Which logs have grown beyond what somebody has seen: [`crate::log::Seen`] → [`crate::log::Behind`].
 pub const HISTORY_BEHIND: &str = "sb.history.behind";
 
+/// A gateway has members of a feed: [`crate::feed::Want`] → [`crate::feed::Wanted`].
+pub const HISTORY_FEED: &str = "sb.history.feed";
+
 /// Pushes to single sockets of a gateway: [`crate::lobby::Push`] → [`crate::lobby::Pushed`].
 pub fn gateway_subject(gateway: &Incarnation) -> String {
     format!("sb.gateway.{}", escape(gateway.as_str()))
@@ -223,6 +232,11 @@ pub const GATEWAYS_DISCONNECT: &str = "sb.gateways.disconnect";
 /// The heartbeat of a gateway: [`crate::lobby::Heartbeat`].
 pub fn alive_gateway(gateway: &Incarnation) -> String {
     format!("sb.alive.gateway.{}", escape(gateway.as_str()))
+}
+
+/// The heartbeat of a history replica: [`crate::feed::HistoryBeat`].
+pub fn alive_history(replica: &Incarnation) -> String {
+    format!("sb.alive.history.{}", escape(replica.as_str()))
 }
 
 /// Where a gateway's record in KV [`GATEWAYS_BUCKET`] is written.

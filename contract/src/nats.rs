@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue, Message, Request};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue, Message, Request, Subscriber};
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -173,6 +173,21 @@ impl Nats {
         if let Err(error) = self.client.publish(subject, body).await {
             tracing::warn!(%error, "a publish was refused by the client");
         }
+    }
+
+    /// Subscribes. Whatever is published from then on comes: a subscription is live only after a round trip.
+    ///
+    /// # Errors
+    /// If that takes longer than `timeout`, or the connection is down.
+    pub async fn subscribe(&self, subject: String, timeout: Duration) -> Result<Subscriber, RequestError> {
+        if !self.is_up() {
+            return Err(RequestError::Down);
+        }
+        let subscribing = async {
+            let subscription = self.client.subscribe(subject).await.map_err(|_| RequestError::Down)?;
+            self.round_trip(timeout).await.map(|()| subscription)
+        };
+        tokio::time::timeout(timeout, subscribing).await.unwrap_or(Err(RequestError::Timeout))
     }
 
     /// A round trip to the server: everything sent before, subscriptions among it, has been processed by it.

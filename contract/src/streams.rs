@@ -23,6 +23,8 @@ pub enum Asset {
     Leases,
     /// KV `rooms`: each room's life, and a snapshot of its state.
     RoomRecords,
+    /// KV `feeds`: owner, epoch and last value of each feed that somebody listens to.
+    Feeds,
 }
 
 impl Asset {
@@ -33,6 +35,7 @@ impl Asset {
             Asset::Gateways => names::bucket_stream(names::GATEWAYS_BUCKET),
             Asset::Leases => names::bucket_stream(names::LEASES_BUCKET),
             Asset::RoomRecords => names::bucket_stream(names::ROOMS_BUCKET),
+            Asset::Feeds => names::bucket_stream(names::FEEDS_BUCKET),
         }
     }
 
@@ -71,6 +74,10 @@ impl Asset {
             Asset::RoomRecords => Config {
                 max_messages_per_subject: limits::RECORD_VERSIONS_MAX,
                 ..bucket(names::ROOMS_BUCKET, replicas)
+            },
+            Asset::Feeds => Config {
+                max_messages_per_subject: limits::RECORD_VERSIONS_MAX,
+                ..bucket(names::FEEDS_BUCKET, replicas)
             },
         }
     }
@@ -156,7 +163,7 @@ pub async fn wait_for(nats: &Nats, asset: Asset) -> anyhow::Result<()> {
             Ok(_) => return Ok(()),
             Err(error) if tokio::time::Instant::now() > deadline => {
                 let hint = match asset {
-                    Asset::Rooms | Asset::RoomRecords => "history",
+                    Asset::Rooms | Asset::RoomRecords | Asset::Feeds => "history",
                     Asset::Lobby | Asset::Gateways | Asset::Leases => "matcher",
                 };
                 bail!("{} is not there ({error}): is a {hint} running?", asset.stream());

@@ -84,6 +84,28 @@ impl Identity {
         }
     }
 
+    /// Whose the verified token is.
+    pub fn user(&self) -> Option<&UserId> {
+        match self {
+            Identity::Verified(verified) => Some(&verified.claims.user),
+            Identity::Open(_) => None,
+        }
+    }
+
+    /// Whether the token names the feed of this name, or nothing is verified. If not, it says nothing of feeds, and only
+    /// those that ask for no token may be joined.
+    ///
+    /// # Errors
+    /// [`Reason::Unauthorized`]: it names others.
+    pub fn check_feed(&self, name: &str) -> Result<bool, Reason> {
+        let Identity::Verified(verified) = self else { return Ok(true) };
+        match &verified.claims.feeds {
+            Some(feeds) if feeds.iter().any(|feed| feed == name) => Ok(true),
+            Some(_) => Err(Reason::Unauthorized),
+            None => Ok(false),
+        }
+    }
+
     /// When the socket is to be closed, if ever.
     pub fn expires(&self) -> Option<Instant> {
         match self {

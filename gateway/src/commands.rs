@@ -8,6 +8,25 @@ use switchboard_contract::room::{Change, Rank};
 
 use crate::payload::{HistoryParams, Message};
 
+/// What a socket tells a feed.
+#[derive(Debug, PartialEq)]
+pub enum FeedCommand {
+    /// Join; [`crate::mailbox::Event::Done`] follows.
+    Join {
+        /// The new member.
+        chan: ChannelId,
+        /// Which request.
+        serial: u32,
+        /// Its token names the feed, or nothing is verified.
+        named: bool,
+    },
+    /// The member is gone.
+    Leave {
+        /// Which.
+        chan: ChannelId,
+    },
+}
+
 /// What sockets and chats tell the lobby's task.
 #[derive(Debug, PartialEq)]
 pub enum LobbyCommand {

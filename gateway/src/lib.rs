@@ -1,13 +1,16 @@
 //! The gateway: WebSockets in, NATS out. Stateless: what it holds, others can rebuild.
 //!
-//! `frame`, `payload`, `session`, `limiter`, `topic`, `chat`, `room`, `lobby`, `handshake` and most of `auth` decide, and know
-//! neither tokio nor NATS; `socket`, `hub`, `lobby_task` and `server` are the tasks around them.
+//! `frame`, `payload`, `session`, `limiter`, `topic`, `chat`, `room`, `feed`, `lobby`, `handshake` and most of `auth`
+//! decide, and know neither tokio nor NATS; `socket`, `hub`, `feed_task`, `lobby_task` and `server` are the tasks
+//! around them.
 
 pub mod api;
 mod asking;
 pub mod auth;
 pub mod chat;
 pub mod commands;
+pub mod feed;
+pub mod feed_task;
 pub mod frame;
 pub mod handshake;
 pub mod hub;
@@ -127,7 +130,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let incarnation = Incarnation::new();
     let starting = start(&args, auth, &incarnation);
     let Some(started) = stop.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
-    let Started { nats, gateway, presence, mut lobby_task, mut presence_task, disconnects } = started;
+    let Started { nats, gateway, presence, mut lobby_task, mut presence_task, mut feed_task, disconnects } = started;
     tracing::info!(%address, gateway = %incarnation, "listening");
     let api = Api::new(nats.clone(), gateway.clone(), presence.clone(), args.api_secret);
     let router = server::router(gateway.clone()).merge(api.router(args.cors_origins));
@@ -143,6 +146,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         () = watching => {}
         ended = &mut lobby_task => bail!("the lobby's task has failed: {ended:?}"),
         ended = &mut presence_task => bail!("the task of presence has failed: {ended:?}"),
+        ended = &mut feed_task => bail!("the task of feeds has failed: {ended:?}"),
     }
 
     readiness.set(Err("draining"));
@@ -180,6 +184,7 @@ struct Started {
     presence: PresenceHandle,
     lobby_task: JoinHandle<()>,
     presence_task: JoinHandle<()>,
+    feed_task: JoinHandle<()>,
     disconnects: async_nats::Subscriber,
 }
 
@@ -201,8 +206,9 @@ async fn start(args: &Args, auth: Auth, incarnation: &Incarnation) -> anyhow::Re
         idle: Duration::from_secs(args.idle_timeout),
         users: limiter,
     };
-    let gateway = Arc::new(Gateway::new(lobby, hub, auth, limits, args.allowed_origins.clone()));
-    Ok(Started { nats, gateway, presence, lobby_task, presence_task, disconnects })
+    let (feeds, feed_task) = feed_task::start(nats.clone());
+    let gateway = Arc::new(Gateway::new(lobby, hub, feeds, auth, limits, args.allowed_origins.clone()));
+    Ok(Started { nats, gateway, presence, lobby_task, presence_task, feed_task, disconnects })
 }
 
 /// Ready while NATS is there and the matcher knows this gateway.

@@ -221,7 +221,7 @@ impl Task {
             }
             Effect::Status(chans, status) => {
                 let broadcast = Broadcast::new("presence:teachers", "user:status", status_json(&status));
-                let event = Arc::new(Event::Status { version: status.version, broadcast });
+                let event = Arc::new(Event::Once { version: status.version, broadcast });
                 for mailbox in chans.iter().filter_map(|chan| self.mailboxes.get(chan)) {
                     mailbox.send(event.clone());
                 }

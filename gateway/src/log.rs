@@ -1,7 +1,8 @@
 //! Reads and writes logs, and reads a chat's record.
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use switchboard_contract::limits;
 use switchboard_contract::lobby::ChatRecord;
 use switchboard_contract::log::{Message, Read, ReadReply};
@@ -145,12 +146,29 @@ pub(crate) async fn publish(
 /// Reads a log; tried again until the caller's deadline.
 pub(crate) async fn read_log(nats: &Nats, read: &Read) -> ReadReply {
     loop {
-        let reply = nats.request(names::HISTORY_READ.to_owned(), wire::encode(read), limits::READ_TIMEOUT).await;
-        match reply.map(|reply| wire::decode("read reply", &reply.payload)) {
-            Ok(Ok(reply)) => return reply,
-            Ok(Err(error)) => tracing::warn!(%error, "from history"),
-            Err(error) => tracing::debug!(%error, "history did not answer"),
+        if let Some(reply) = ask(nats, names::HISTORY_READ, read, "read reply", limits::READ_TIMEOUT).await {
+            return reply;
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Asks any replica of history, once; `kind` names its answer where it is not understood. A replica that is paused may
+/// have got the question, and answers nothing.
+pub(crate) async fn ask<A: DeserializeOwned>(
+    nats: &Nats,
+    subject: &'static str,
+    question: &impl Serialize,
+    kind: &'static str,
+    timeout: Duration,
+) -> Option<A> {
+    match nats.request(subject.to_owned(), wire::encode(question), timeout).await {
+        Ok(reply) => {
+            wire::decode(kind, &reply.payload).inspect_err(|error| tracing::warn!(%error, "from history")).ok()
+        }
+        Err(error) => {
+            tracing::debug!(%error, subject, "history did not answer");
+            None
+        }
     }
 }

@@ -54,9 +54,10 @@ pub enum Event {
         /// The frame.
         frame: Bytes,
     },
-    /// `user:status`, for the teachers' channel; shown once per version.
-    Status {
-        /// See [`Status::version`].
+    /// An event of a topic that each channel is shown at most once, and none that is older than one it was shown:
+    /// `user:status`, and those of feeds.
+    Once {
+        /// Grows along what the topic's members are shown.
         version: u64,
         /// The event.
         broadcast: Broadcast,

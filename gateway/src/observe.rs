@@ -16,6 +16,15 @@ pub(crate) static LOBBY_ROWS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchb
 /// Rooms whose presence this gateway follows.
 pub(crate) static PRESENCE_ROOMS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchboard_gateway_presence_rooms"));
 
+/// Feeds with members here, or that had some a moment ago.
+pub(crate) static FEEDS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchboard_gateway_feeds"));
+/// Members of feeds.
+pub(crate) static FEED_MEMBERS: LazyLock<Gauge> = LazyLock::new(|| gauge!("switchboard_gateway_feed_members"));
+/// Questions to history about feeds.
+pub(crate) static FEED_WANTS: LazyLock<Counter> = LazyLock::new(|| counter!("switchboard_gateway_feed_wants_total"));
+/// What members of feeds were sent.
+pub(crate) static FEED_EVENTS: LazyLock<Counter> = LazyLock::new(|| counter!("switchboard_gateway_feed_events_total"));
+
 /// Users of whom something counts for their limits.
 pub(crate) fn limited_users(users: usize) {
     gauge!("switchboard_gateway_limited_users").set(users as f64);
@@ -57,6 +66,10 @@ pub(crate) fn describe() {
     describe_counter!("switchboard_gateway_presence_asks_total", "Rooms that other gateways were asked about.");
     describe_counter!("switchboard_gateway_presence_gone_total", "Other gateways that died or said goodbye.");
     describe_counter!("switchboard_gateway_presence_strangers_total", "Words of gateways beyond those known at most.");
+    describe_gauge!("switchboard_gateway_feeds", Unit::Count, "Feeds with members on this gateway.");
+    describe_gauge!("switchboard_gateway_feed_members", Unit::Count, "Channels that are joined to feeds, or joining.");
+    describe_counter!("switchboard_gateway_feed_wants_total", "Times that history was asked for a feed.");
+    describe_counter!("switchboard_gateway_feed_events_total", "Events of feeds sent to members of this gateway.");
     describe_counter!("switchboard_gateway_refusals_total", "Joins and pushes refused, by reason.");
     describe_gauge!(
         "switchboard_gateway_limited_users",

@@ -27,6 +27,7 @@ use tower::ServiceExt as _;
 
 use crate::auth::token::Token;
 use crate::auth::{Auth, Identity};
+use crate::feed_task::FeedHandle;
 use crate::hub::Hub;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
@@ -45,6 +46,8 @@ pub struct Gateway {
     pub auth: Auth,
     /// The chats and rooms with members here.
     pub hub: Hub,
+    /// The feeds' task.
+    pub feeds: FeedHandle,
     /// Limits of each session.
     pub limits: Arc<SessionLimits>,
     /// Numbers the channels.
@@ -71,11 +74,19 @@ impl Drop for Registered {
 
 impl Gateway {
     /// A gateway without sockets.
-    pub fn new(lobby: LobbyHandle, hub: Hub, auth: Auth, limits: SessionLimits, allowed_origins: Vec<String>) -> Self {
+    pub fn new(
+        lobby: LobbyHandle,
+        hub: Hub,
+        feeds: FeedHandle,
+        auth: Auth,
+        limits: SessionLimits,
+        allowed_origins: Vec<String>,
+    ) -> Self {
         Gateway {
             lobby,
             auth,
             hub,
+            feeds,
             limits: Arc::new(limits),
             channel_ids: Arc::new(AtomicU64::new(0)),
             allowed_origins,

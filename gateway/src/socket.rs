@@ -206,6 +206,7 @@ impl Socket {
                 effect @ (Effect::Lobby(_)
                 | Effect::Chat(..)
                 | Effect::Room(..)
+                | Effect::Feed(..)
                 | Effect::Failed(..)
                 | Effect::JoinRoom(..)
                 | Effect::Verify { .. }) => Box::pin(self.tell(effect)).await,
@@ -256,6 +257,7 @@ impl Socket {
             Effect::Chat(chat, command) => self.gateway.hub.send::<ChatKind>(&chat, command, &self.mailbox).await,
             Effect::Failed(room, chan) => self.gateway.hub.failed(room, chan).await,
             Effect::Room(room, command) => self.gateway.hub.send::<RoomKind>(&room, command, &self.mailbox).await,
+            Effect::Feed(feed, command) => self.gateway.feeds.send(feed, command, &self.mailbox).await,
             Effect::JoinRoom(room, joining) => self.join_room(room, *joining).await,
             Effect::Verify { chan, serial, room, token } => {
                 let (gateway, mailbox) = (self.gateway.clone(), self.mailbox.clone());

@@ -23,7 +23,7 @@ async fn chats_that_are_not_and_strangers() {
         ("chats:a.*.> \u{1f98a}\n", json!({"userId": "s", "role": "student"}), "not_found"),
         ("room:a:b", json!({}), "unmatched topic"),
         ("room:", json!({}), "unmatched topic"),
-        ("feed:a", json!({}), "unmatched topic"),
+        ("feed:a.b", json!({}), "unmatched topic"),
     ] {
         let reply = stranger.join(topic, payload).await.expect("a reply");
         assert_eq!(reply.reason(), Some(reason), "{topic}");

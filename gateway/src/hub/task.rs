@@ -148,18 +148,11 @@ impl<K: Served> Task<K> {
         }
     }
 
-    /// A subscription is live only after a round trip.
     async fn subscribe(&mut self) -> Result<(), RequestError> {
         if self.subscription.is_some() {
             return Ok(());
         }
-        let nats = &self.hub.0.nats;
-        if !nats.is_up() {
-            return Err(RequestError::Down);
-        }
-        let subscription = nats.client.subscribe(self.log.out_subject()).await.map_err(|_| RequestError::Down)?;
-        nats.round_trip(limits::REQUEST_TIMEOUT).await?;
-        self.subscription = Some(subscription);
+        self.subscription = Some(self.hub.0.nats.subscribe(self.log.out_subject(), limits::REQUEST_TIMEOUT).await?);
         Ok(())
     }
 

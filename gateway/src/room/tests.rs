@@ -144,7 +144,7 @@ impl Topic {
                 | Event::PresenceState { .. }
                 | Event::Presence { .. }
                 | Event::Renewed { .. }
-                | Event::Status { .. }
+                | Event::Once { .. }
                 | Event::NewChat { .. }
                 | Event::Close(_)
                 | Event::Disconnect(_)) => format!("{to}: {other:?}"),

@@ -7,9 +7,9 @@ use switchboard_contract::lobby::{At, ChannelId};
 use switchboard_contract::names::ChatId;
 use switchboard_contract::reason::{CloseCode, Reason};
 
-use super::topics::Kind;
+use super::kind::Kind;
 use super::{Effect, Session, status_json};
-use crate::commands::LobbyCommand;
+use crate::commands::{FeedCommand, LobbyCommand};
 use crate::frame::{Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
 
@@ -32,9 +32,9 @@ impl Session {
                     out.push(Effect::SendBinary(frame.clone()));
                 }
             }
-            Event::Status { version, broadcast } => {
-                let fresh = self.channels.iter_mut().any(|c| c.joined && c.takes_status(*version));
-                if fresh {
+            Event::Once { version, broadcast } => {
+                let channel = self.channels.iter_mut().find(|c| c.joined && *c.topic == *broadcast.topic());
+                if channel.is_some_and(|channel| channel.takes(*version)) {
                     out.push(Effect::Send(broadcast.frame(self.vsn)));
                 }
             }
@@ -79,6 +79,7 @@ impl Session {
                     self.end_channel(&channel, "phx_error", out);
                     out.push(match channel.kind {
                         Kind::Room { room, .. } => Effect::Failed(room, *chan),
+                        Kind::Feed { feed, .. } => Effect::Feed(feed, FeedCommand::Leave { chan: *chan }),
                         Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => {
                             let at = At::Left { lost: true };
                             Effect::Lobby(LobbyCommand::Set { chan: *chan, at, serial: None })
@@ -114,7 +115,7 @@ impl Session {
             self.channels[at].joined = matches!(outcome, Outcome::Ok(_) | Outcome::Status(_));
         }
         if let Outcome::Status(status) = outcome {
-            self.channels[at].takes_status(status.version);
+            self.channels[at].takes(status.version);
         }
         self.finish(at, pending.reference, outcome, out);
         if joining && !self.channels[at].joined {

@@ -6,7 +6,8 @@ use std::time::Instant;
 use switchboard_contract::limits;
 use switchboard_contract::reason::{CloseCode, Reason};
 
-use super::topics::{self, Channel, Topic};
+use super::kind::Topic;
+use super::topics::{self, Channel};
 use super::{Effect, Session};
 use crate::frame::{Frame, Vsn};
 

@@ -5,6 +5,7 @@
 
 mod events;
 mod joins;
+mod kind;
 mod rooms;
 mod tokens;
 mod topics;
@@ -21,12 +22,12 @@ use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{ChannelId, Status};
-use switchboard_contract::names::{ChatId, RoomId};
+use switchboard_contract::names::{ChatId, FeedId, RoomId};
 use switchboard_contract::reason::{CloseCode, Reason};
 
 use crate::auth::Identity;
 use crate::auth::token::Token;
-use crate::commands::{ChatCommand, LobbyCommand, RoomCommand, RoomJoining};
+use crate::commands::{ChatCommand, FeedCommand, LobbyCommand, RoomCommand, RoomJoining};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::limiter::Limiter;
 use crate::mailbox::Outcome;
@@ -61,6 +62,8 @@ pub enum Effect {
     JoinRoom(RoomId, Box<RoomJoining>),
     /// Tell the task of a room's topic.
     Room(RoomId, RoomCommand),
+    /// Tell the feeds' task.
+    Feed(FeedId, FeedCommand),
     /// Tell presence that a room's channel has failed.
     Failed(RoomId, ChannelId),
 }
@@ -396,6 +399,8 @@ pub fn status_json(status: &Status) -> String {
 /// Frames that wait, each with the time at which it came.
 type WaitingFrames = VecDeque<(Instant, Waiting)>;
 
+#[cfg(test)]
+mod feed_tests;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]

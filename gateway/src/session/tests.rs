@@ -108,6 +108,7 @@ fn shown(effects: Vec<Effect>) -> Vec<String> {
         Effect::Verify { chan, serial, room: None, .. } => format!("verify {chan} {serial}"),
         Effect::Verify { chan, serial, room: Some(room), .. } => format!("verify {chan} {serial} of {room}"),
         Effect::JoinRoom(id, joining) => format!("join room {id} {joining:?}"),
+        Effect::Feed(id, command) => format!("feed {id} {command:?}"),
         Effect::Failed(room, chan) => format!("failed {room} {chan}"),
         Effect::Room(id, command) => format!("room {id} {command:?}"),
         Effect::SendBinary(bytes) => format!("{bytes:?}"),
@@ -115,11 +116,11 @@ fn shown(effects: Vec<Effect>) -> Vec<String> {
     effects.into_iter().map(show).collect()
 }
 
-fn reply(join_ref: &str, reference: &str, topic: &str, response: &str) -> String {
+pub(super) fn reply(join_ref: &str, reference: &str, topic: &str, response: &str) -> String {
     format!(r#"[{join_ref},{reference},"{topic}","phx_reply",{{"status":"ok","response":{response}}}]"#)
 }
 
-fn error(join_ref: &str, reference: &str, topic: &str, reason: &str) -> String {
+pub(super) fn error(join_ref: &str, reference: &str, topic: &str, reason: &str) -> String {
     format!(r#"[{join_ref},{reference},"{topic}","phx_reply",{{"status":"error","response":{{"reason":"{reason}"}}}}]"#)
 }
 
@@ -468,7 +469,7 @@ fn a_channel_gets_each_version_of_the_status_once() {
     let mut client = Client::teacher();
     let mut status = |version| {
         let broadcast = Broadcast::new("presence:teachers", "user:status", "{}");
-        client.event(Event::Status { version, broadcast }).len()
+        client.event(Event::Once { version, broadcast }).len()
     };
     assert_eq!([10, 9, 11, 11, 12].map(&mut status), [0, 0, 1, 0, 1]);
 }

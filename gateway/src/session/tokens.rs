@@ -98,14 +98,20 @@ impl Session {
         }
     }
 
-    /// Takes a token in the place of the one before it: the same user's, and for the roles of all that is joined, or
-    /// being joined.
+    /// Takes a token in the place of the one before it: the same user's, and for the roles and feeds of all that is
+    /// joined, or being joined.
     fn renew(&mut self, renewed: Identity) -> Result<(), Refusal> {
         if let Identity::Verified(now) = &self.identity {
             renewed.check(&now.claims.user, None)?;
         }
         for role in self.channels.iter().filter_map(Channel::role) {
             renewed.check_role(role)?;
+        }
+        for (feed, named) in self.channels.iter().filter_map(|channel| channel.kind.feed()) {
+            // It is not known here whether the feed asks for a token that names it.
+            if !renewed.check_feed(feed.name())? && named {
+                return Err(Reason::Unauthorized.into());
+            }
         }
         // A token that ends sooner counts as well: whoever has it wants that.
         self.wake = renewed.expires().map_or(self.wake, |expires| expires.min(self.wake));

@@ -7,103 +7,15 @@ use std::time::Instant;
 use axum::extract::ws::Utf8Bytes;
 use switchboard_contract::limits::{self, SHOWN_CHATS_MAX};
 use switchboard_contract::lobby::{At, ChannelId, ChatRecord, Role, TeacherSettings};
-use switchboard_contract::names::{ChatId, IdError, RoomId, UserId};
+use switchboard_contract::names::{ChatId, UserId};
 use switchboard_contract::reason::Reason;
 
+use super::kind::{Kind, Topic};
 use super::{Effect, SessionLimits, WaitingFrames, rooms};
 use crate::auth::Identity;
-use crate::commands::{ChatCommand, ChatJoin, ChatPush, LobbyCommand, RoomCommand};
+use crate::commands::{ChatCommand, ChatJoin, ChatPush, FeedCommand, LobbyCommand, RoomCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::payload::{self, HistoryParams, JoinUser, Named, Refusal};
-
-/// A topic that can be joined.
-pub(super) enum Topic {
-    Teachers,
-    Student(UserId),
-    Chat(Result<ChatId, IdError>),
-    Room(RoomId),
-}
-
-impl Topic {
-    pub(super) fn parse(topic: &str) -> Option<Topic> {
-        if topic == "presence:teachers" {
-            return Some(Topic::Teachers);
-        }
-        if let Some(id) = topic.strip_prefix("presence:student:") {
-            return UserId::text(id).ok().map(Topic::Student);
-        }
-        if let Some(id) = topic.strip_prefix("room:") {
-            return RoomId::new(id).ok().map(Topic::Room);
-        }
-        match topic.strip_prefix("chats:")? {
-            "" => None,
-            id => Some(Topic::Chat(ChatId::new(id))),
-        }
-    }
-}
-
-/// What a channel is joined to.
-#[derive(Debug)]
-pub(super) enum Kind {
-    Teachers {
-        id: UserId,
-        status_version: u64,
-        claimed: Option<Instant>,
-        told: Vec<Told>,
-    },
-    Student {
-        id: UserId,
-        told: Vec<Told>,
-    },
-    Chat {
-        chat: ChatId,
-        role: Role,
-        user: UserId,
-    },
-    Room {
-        room: RoomId,
-        /// As whom; `None`: it is being found out.
-        user: Option<UserId>,
-        /// When its token's time is over, if ever.
-        until: Option<Instant>,
-        /// Up to which version presence has been shown; 0: it has no state yet.
-        presence: u64,
-    },
-}
-
-impl Kind {
-    /// As whom the channel is joined, or is about to be; `None`: that is being found out.
-    pub(super) fn user(&self) -> Option<&UserId> {
-        match self {
-            Kind::Teachers { id, .. } | Kind::Student { id, .. } => Some(id),
-            Kind::Chat { user, .. } => Some(user),
-            Kind::Room { user, .. } => user.as_ref(),
-        }
-    }
-
-    pub(super) fn room(&self) -> Option<&RoomId> {
-        let Kind::Room { room, .. } = self else { return None };
-        Some(room)
-    }
-
-    /// When the time of a room's token is over, if ever.
-    pub(super) fn until(&self) -> Option<Instant> {
-        let Kind::Room { until, .. } = self else { return None };
-        *until
-    }
-
-    pub(super) fn admitted(&mut self, who: UserId) {
-        if let Kind::Room { user, .. } = self {
-            *user = Some(who);
-        }
-    }
-
-    pub(super) fn ends(&mut self, at: Option<Instant>) {
-        if let Kind::Room { until, .. } = self {
-            *until = at;
-        }
-    }
-}
 
 /// A chat that a lobby channel was told of.
 #[derive(Debug)]
@@ -156,7 +68,7 @@ impl Channel {
     pub(super) fn claims_again(&self, now: Instant) -> bool {
         match self.kind {
             Kind::Teachers { claimed, .. } => claimed.is_none_or(|at| now >= at + limits::CLAIM_INTERVAL),
-            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => false,
+            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } | Kind::Feed { .. } => false,
         }
     }
 
@@ -177,32 +89,36 @@ impl Channel {
             Kind::Teachers { .. } => Some(Role::Teacher),
             Kind::Student { .. } => Some(Role::Student),
             Kind::Chat { role, .. } => Some(role),
-            Kind::Room { .. } => None,
+            Kind::Room { .. } | Kind::Feed { .. } => None,
         }
     }
 
     pub(super) fn chat_id(&self) -> Option<&ChatId> {
         match &self.kind {
             Kind::Chat { chat, .. } => Some(chat),
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Room { .. } => None,
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Room { .. } | Kind::Feed { .. } => None,
         }
     }
 
-    /// Notes that this version of the status is shown; false if it, or a newer one, was before.
-    pub(super) fn takes_status(&mut self, version: u64) -> bool {
+    /// Notes that this version of [`crate::mailbox::Event::Once`] is shown; false if it, or a newer one, was before.
+    pub(super) fn takes(&mut self, version: u64) -> bool {
         match &mut self.kind {
-            Kind::Teachers { status_version, .. } if *status_version < version => {
-                *status_version = version;
+            Kind::Teachers { status_version: shown, .. } | Kind::Feed { shown, .. } if *shown < version => {
+                *shown = version;
                 true
             }
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => false,
+            Kind::Teachers { .. }
+            | Kind::Student { .. }
+            | Kind::Chat { .. }
+            | Kind::Room { .. }
+            | Kind::Feed { .. } => false,
         }
     }
 
     fn presence(&mut self) -> Option<&mut u64> {
         match &mut self.kind {
             Kind::Room { presence, .. } => Some(presence),
-            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } => None,
+            Kind::Teachers { .. } | Kind::Student { .. } | Kind::Chat { .. } | Kind::Feed { .. } => None,
         }
     }
 
@@ -231,7 +147,7 @@ impl Channel {
     fn told(&mut self) -> Option<&mut Vec<Told>> {
         match &mut self.kind {
             Kind::Teachers { told, .. } | Kind::Student { told, .. } => Some(told),
-            Kind::Chat { .. } | Kind::Room { .. } => None,
+            Kind::Chat { .. } | Kind::Room { .. } | Kind::Feed { .. } => None,
         }
     }
 
@@ -254,7 +170,7 @@ impl Channel {
                 *claimed = None;
                 format!("new:chat:{id}")
             }
-            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } => "new:chat".to_owned(),
+            Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } | Kind::Feed { .. } => "new:chat".to_owned(),
         };
         Some(self.encode(vsn, &event, &chat_json(chat, "[]")))
     }
@@ -277,7 +193,7 @@ impl Channel {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let held = match &self.kind {
             Kind::Teachers { told, .. } | Kind::Student { told, .. } => told.as_slice(),
-            Kind::Chat { .. } | Kind::Room { .. } => &[],
+            Kind::Chat { .. } | Kind::Room { .. } | Kind::Feed { .. } => &[],
         };
         let requests = self.pending.iter().chain(self.claim.as_deref()).map(|p| p.deadline);
         let requests = requests.chain(self.kind.until());
@@ -292,6 +208,7 @@ impl Channel {
             }
             Kind::Chat { chat, .. } => Effect::Chat(chat.clone(), ChatCommand::Leave { chan: self.chan, lost }),
             Kind::Room { room, .. } => Effect::Room(room.clone(), RoomCommand::Leave { chan: self.chan, lost }),
+            Kind::Feed { feed, .. } => Effect::Feed(feed.clone(), FeedCommand::Leave { chan: self.chan }),
         });
     }
 
@@ -350,6 +267,12 @@ pub(super) fn join(
             let kind = Kind::Room { room: room.clone(), user: None, until: None, presence: 0 };
             Ok((kind, Effect::JoinRoom(room, Box::new(joining))))
         }
+        Topic::Feed(feed) => {
+            payload::object(frame.payload)?;
+            let named = identity.check_feed(feed.name())?;
+            let kind = Kind::Feed { feed: feed.clone(), user: identity.user().cloned(), named, shown: 0 };
+            Ok((kind, Effect::Feed(feed, FeedCommand::Join { chan, serial, named })))
+        }
     }
 }
 
@@ -372,7 +295,9 @@ pub(super) fn check_claim(channel: &Channel, frame: &Frame<'_>) -> Result<(), Re
     match (&channel.kind, named.teacher_id) {
         (Kind::Teachers { id, .. }, Some(named)) if named != *id => Err(Reason::Forbidden.into()),
         (Kind::Teachers { .. }, _) => Ok(()),
-        (Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. }, _) => Err(Reason::UnmatchedEvent.into()),
+        (Kind::Student { .. } | Kind::Chat { .. } | Kind::Room { .. } | Kind::Feed { .. }, _) => {
+            Err(Reason::UnmatchedEvent.into())
+        }
     }
 }
 
@@ -403,7 +328,7 @@ pub(super) fn push(
             let push = RoomCommand::Push { chan, serial, push: rooms::push(frame)? };
             Ok(Effect::Room(room.clone(), push))
         }
-        (Kind::Teachers { .. } | Kind::Student { .. }, _) => Err(Reason::UnmatchedEvent.into()),
+        (Kind::Teachers { .. } | Kind::Student { .. } | Kind::Feed { .. }, _) => Err(Reason::UnmatchedEvent.into()),
     }
 }
 

@@ -48,7 +48,7 @@ impl Client {
             | Event::Broadcast(_)
             | Event::Binary { .. }
             | Event::Renewed { .. }
-            | Event::Status { .. }
+            | Event::Once { .. }
             | Event::NewChat { .. }
             | Event::Failed { .. }
             | Event::Close(_)
