@@ -1,4 +1,5 @@
-//! Follows the room stream: everything in it from the start, in order, over any loss of the connection.
+//! Follows a stream: everything in it from the start, in order, over any loss of the connection. The room stream, and
+//! the bucket of feeds.
 
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::{self, Message};
 use futures_util::StreamExt as _;
 use switchboard_contract::limits;
-use switchboard_contract::names::ROOMS_STREAM;
 use switchboard_contract::nats::Nats;
 use switchboard_contract::streams::{self, Asset};
 use tokio::sync::mpsc;
@@ -28,9 +28,18 @@ pub(crate) enum Fed {
     Anew,
 }
 
+/// What is followed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct What {
+    pub(crate) asset: Asset,
+    /// Without the bodies of messages, and after each loss of the connection from the start again, said with
+    /// [`Fed::Anew`]: for a bucket whose keys alone matter, and in which deletes leave nothing behind.
+    pub(crate) keys: bool,
+}
+
 /// Feeds the stream into `feed` until nobody takes it any more.
-pub(crate) async fn follow(nats: Nats, replicas: u8, feed: mpsc::Sender<Fed>) {
-    let mut follower = Follower { nats, replicas, feed, next: 0, next_before: 0, target: None, caught_up: false };
+pub(crate) async fn follow(nats: Nats, replicas: u8, what: What, feed: mpsc::Sender<Fed>) {
+    let mut follower = Follower { nats, replicas, what, feed, next: 0, next_before: 0, target: None, caught_up: false };
     loop {
         match follower.follow().await {
             Ok(()) if follower.feed.is_closed() => return,
@@ -48,6 +57,7 @@ pub(crate) async fn follow(nats: Nats, replicas: u8, feed: mpsc::Sender<Fed>) {
 struct Follower {
     nats: Nats,
     replicas: u8,
+    what: What,
     feed: mpsc::Sender<Fed>,
     /// The sequence to go on from; 0: the start.
     next: u64,
@@ -67,7 +77,12 @@ impl Follower {
         }
         let mut context = jetstream::new(self.nats.client.clone());
         context.set_timeout(limits::REQUEST_TIMEOUT);
-        let stream = context.get_stream_no_info(ROOMS_STREAM).await?;
+        let stream = context.get_stream_no_info(self.what.asset.stream()).await?;
+        if self.what.keys && self.next > 0 {
+            self.next = 0;
+            self.next_before = 0;
+            self.say(Fed::Anew).await;
+        }
         self.look(&stream).await?;
         let deliver_policy = match self.next {
             0 => DeliverPolicy::All,
@@ -77,6 +92,7 @@ impl Follower {
             .create_consumer(push::OrderedConfig {
                 deliver_subject: self.nats.client.new_inbox(),
                 deliver_policy,
+                headers_only: self.what.keys,
                 ..push::OrderedConfig::default()
             })
             .await
@@ -130,7 +146,7 @@ impl Follower {
         let state = match stream.get_info().await {
             Ok(info) => info.state,
             Err(error) => {
-                streams::ensure(&self.nats, Asset::Rooms, self.replicas).await?;
+                streams::ensure(&self.nats, self.what.asset, self.replicas).await?;
                 return Err(error).context("the stream does not say what it holds");
             }
         };

@@ -1,5 +1,6 @@
 //! The service as a process would run it, and what tests ask of it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use switchboard_contract::admin;
@@ -29,13 +30,27 @@ impl Service {
 
     /// With another linger time of rooms, and another window of keywords.
     pub(crate) async fn start_with(server: &NatsServer, linger: Duration, window: Duration) -> Service {
+        Service::run(Service::args(server, linger, window, None)).await
+    }
+
+    /// With a configuration of feeds.
+    pub(crate) async fn start_with_feeds(server: &NatsServer, file: &Path) -> Service {
+        Service::run(Service::args(server, Duration::from_secs(60), KEYWORD_WINDOW, Some(file))).await
+    }
+
+    pub(crate) fn args(server: &NatsServer, linger: Duration, window: Duration, feeds: Option<&Path>) -> Args {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).expect("short");
-        let args = Args {
+        Args {
             common: server.common_args(),
             memory_bytes: 64 * 1024 * 1024,
             room_linger_ms: ms(linger),
             keyword_window_ms: ms(window),
-        };
+            feeds: feeds.map(Path::to_owned),
+            check_feeds: false,
+        }
+    }
+
+    async fn run(args: Args) -> Service {
         let stop = CancellationToken::new();
         let service = Service { args: args.clone(), stop: stop.clone(), task: tokio::spawn(run(args, stop)) };
         eventually("history is ready", async || service.status("/health/ready").await.0 == 200).await;
@@ -80,4 +95,11 @@ pub(crate) fn fresh(log: &LogName) -> Read {
 pub(crate) fn seqs(reply: &ReadReply) -> Vec<u64> {
     let messages: Vec<Message<'_>> = serde_json::from_str(reply.messages.get()).expect("messages");
     messages.iter().map(|message| message.seq).collect()
+}
+
+/// What a process has used. CPU seconds.
+pub(crate) fn cpu(pid: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let ticks: Vec<i64> = stat.rsplit(") ").next().expect("fields").split(' ').filter_map(|n| n.parse().ok()).collect();
+    (ticks[10] + ticks[11]) as f64 / 100.0
 }
