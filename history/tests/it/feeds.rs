@@ -55,6 +55,9 @@ async fn a_feed_has_one_owner_and_what_it_polls_all_hear() {
     let version = one.value("a value", |value| value.contains(r#""argument":"7""#)).await;
     let (_, record) = one.record().await.expect("a record");
     assert_eq!((record.epoch, record.feed.as_str()), (version.0, "n:7"));
+    want(&nats, &one.feed).await.expect("an answer");
+    let (_, touched) = one.record().await.expect("a record");
+    assert_eq!(touched.asked, record.asked + 1, "an owner that read it before may not delete it");
     let second = Service::start_with_feeds(&server, &file).await;
     let (two, fed) = Listener::joined(&nats, "n:7").await;
     assert!(fed.last.expect("a value").version >= version && fed.interval_ms == 200 && !fed.token);
