@@ -1,5 +1,5 @@
 //! Which gateways live, as each receiver of their heartbeats judges it: one that is silent while others are heard is
-//! dead. Pure: the time comes in.
+//! dead. History replicas judge each other in the same way. Pure: the time comes in.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use crate::reason::Reason;
 use crate::wire::V1;
 
 /// Which value it is: the epoch of the feed's owner, and a number that grows with each value of that epoch. Versions of
-/// one feed only grow.
+/// one feed only grow, also over the end of its record: see [`FeedRecord::epoch`].
 pub type Version = (u64, u64);
 
 /// The record of a feed in KV `feeds`. It is there while somebody listens; each write is a compare and set, and a new
@@ -26,7 +26,8 @@ pub struct FeedRecord {
     pub feed: FeedId,
     /// Who polls it.
     pub owner: Incarnation,
-    /// Grows with each owner.
+    /// Grows with each owner. A new record begins with the last sequence of the bucket's stream: each epoch of an
+    /// earlier record cost at least one write, so it is below that. Clocks play no part.
     pub epoch: u64,
     /// Grows with each gateway that asks for the feed, so that an owner that is about to end it is refused.
     pub asked: u64,
@@ -96,7 +97,7 @@ pub struct Fed {
 }
 
 /// What its owner says on a feed's subject: before each poll, without a value and as a request that each gateway with
-/// members answers with nothing; and when there is a new value, or the source begins to fail.
+/// members answers with nothing; and when there is a new value, or the source begins to fail, without a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Told {
     /// Always 1.
@@ -119,6 +120,9 @@ pub struct HistoryBeat {
     pub v: V1,
     /// Whose.
     pub replica: Incarnation,
+    /// The names of the feeds that it can poll: only who knows a feed can be its owner.
+    #[serde(default)]
+    pub feeds: Vec<Box<str>>,
     /// Its last one: it stops, and its feeds are to be taken at once.
     #[serde(default)]
     pub leaving: bool,

@@ -288,6 +288,42 @@ pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 pub const FEED_NAME_BYTES_MAX: usize = 64;
 /// A feed's name with its argument: with `feed:` before it a topic of [`NAME_BYTES_MAX`]. Bytes.
 pub const FEED_BYTES_MAX: usize = 250;
+/// Feeds of one configuration: keeps a replica's heartbeat, which names them, small.
+pub const FEEDS_CONFIGURED_MAX: usize = 200;
+/// Feeds that somebody listens to, each argument counted: what a replica knows of; another one is `unavailable`.
+pub const FEEDS_MAX: usize = 20_000;
+/// The shortest interval of a feed.
+pub const FEED_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// The longest interval of a feed.
+pub const FEED_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// A source answers within this time, by default, or within the feed's interval if that is shorter.
+pub const FEED_TIMEOUT: Duration = Duration::from_secs(2);
+/// Polls of one source at the same time, by default, and how many can be configured.
+pub const FEED_CONNECTIONS: usize = 4;
+/// See [`FEED_CONNECTIONS`].
+pub const FEED_CONNECTIONS_MAX: usize = 64;
+/// A source whose connection takes longer than this to make does not answer.
+pub const FEED_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Requests for feeds that a replica works on at once; a further one is `unavailable`.
+pub const FEED_WANTS_MAX: usize = 256;
+/// Feeds whose polling begins at the same time; the others wait.
+pub const FEED_BEGINS_MAX: usize = 256;
+/// How often a record is tried to be written that others write too.
+pub const FEED_WRITES_MAX: usize = 10;
+/// Gateways with members of a feed answer its owner within this time, or there is no poll.
+pub const FEED_PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Nobody is there: asked again after this time, and then the feed ends. In a cluster interest travels.
+pub const FEED_RELEASE_GRACE: Duration = Duration::from_millis(500);
+/// A source that fails is asked ever more seldom, up to this interval or ten of the feed's, whichever is shorter.
+pub const FEED_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A replica listens to the heartbeats of others for so long before its own first one.
+pub const FEED_LISTEN: Duration = Duration::from_millis(1500);
+/// A feed that could not be taken, or was taken away, is tried again after this time.
+pub const FEED_TAKE_RETRY: Duration = Duration::from_secs(2);
+/// From this interval on a new owner polls at once: the phase that its predecessor missed may be the last for long.
+pub const FEED_POLL_AT_ONCE: Duration = Duration::from_secs(10);
+/// History replicas that are known; others are ignored.
+pub const HISTORY_REPLICAS_MAX: usize = 100;
 
 /// Feeds with members on one gateway; a join of a further one is `unavailable`.
 pub const GATEWAY_FEEDS_MAX: usize = 10_000;
@@ -303,8 +339,6 @@ pub const FEED_RETRY: Duration = Duration::from_secs(1);
 pub const FEED_PATIENCE: Duration = Duration::from_secs(1);
 /// After it was not heard for three intervals and this time, members are told.
 pub const FEED_SILENCE: Duration = Duration::from_secs(5);
-/// The longest interval of a feed.
-pub const FEED_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 /// Where something of any feed may be lost, all of them ask within this time.
 pub const FEED_SPREAD: Duration = Duration::from_secs(1);
 

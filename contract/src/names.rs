@@ -84,13 +84,32 @@ impl LogName {
 
 /// Where a room's record is written, a key of [`ROOMS_BUCKET`].
 pub fn room_record_subject(room: &RoomId) -> String {
-    format!("$KV.{ROOMS_BUCKET}.{}", escape(room.as_str()))
+    bucket_key(ROOMS_BUCKET, room.as_str())
 }
 
 /// The room whose record has this subject.
 pub fn room_of_record(subject: &str) -> Option<RoomId> {
-    let key = subject.strip_prefix("$KV.")?.strip_prefix(ROOMS_BUCKET)?.strip_prefix('.')?;
-    RoomId::new(&unescape(key)?).ok()
+    RoomId::new(&id_of_key(ROOMS_BUCKET, subject)?).ok()
+}
+
+/// The subject of a bucket's key that is an id.
+fn bucket_key(bucket: &str, id: &str) -> String {
+    format!("$KV.{bucket}.{}", escape(id))
+}
+
+/// The id in the subject of a bucket's key.
+fn id_of_key(bucket: &str, subject: &str) -> Option<String> {
+    unescape(subject.strip_prefix("$KV.")?.strip_prefix(bucket)?.strip_prefix('.')?)
+}
+
+/// Where gateways with members of a feed hear of it.
+fn feed_out(feed: &str) -> String {
+    format!("sb.out.feed.{}", escape(feed))
+}
+
+/// Whether a subject is one of this system, or of NATS itself, so that nobody else may be asked there.
+pub fn is_reserved(subject: &str) -> bool {
+    subject.starts_with("sb.") || subject.starts_with('$') || subject.starts_with("_INBOX.")
 }
 
 /// A key of KV `lobby`.
@@ -241,7 +260,7 @@ pub fn alive_history(replica: &Incarnation) -> String {
 
 /// Where a gateway's record in KV [`GATEWAYS_BUCKET`] is written.
 pub fn gateway_record_subject(gateway: &Incarnation) -> String {
-    format!("$KV.{GATEWAYS_BUCKET}.{}", escape(gateway.as_str()))
+    bucket_key(GATEWAYS_BUCKET, gateway.as_str())
 }
 
 /// The stream behind a bucket.

@@ -28,7 +28,8 @@ pub enum Asset {
 }
 
 impl Asset {
-    fn stream(self) -> String {
+    /// The stream's name; a bucket is one too.
+    pub fn stream(self) -> String {
         match self {
             Asset::Rooms => names::ROOMS_STREAM.to_owned(),
             Asset::Lobby => names::bucket_stream(names::LOBBY_BUCKET),
@@ -77,6 +78,8 @@ impl Asset {
             },
             Asset::Feeds => Config {
                 max_messages_per_subject: limits::RECORD_VERSIONS_MAX,
+                // Epochs come from its sequences, and must grow over a bucket that is made anew.
+                first_sequence: Some(first_sequence(SystemTime::now())),
                 ..bucket(names::FEEDS_BUCKET, replicas)
             },
         }

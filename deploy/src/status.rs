@@ -1,18 +1,20 @@
-//! `switchboard status`: who leads, the gateways with their connections, and the lobby's counts.
+//! `switchboard status`: who leads, the gateways with their connections, the lobby's counts, and the feeds that are
+//! polled.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use switchboard_contract::feed::{FeedRecord, Stale};
 use switchboard_contract::limits::REQUEST_TIMEOUT;
 use switchboard_contract::lobby::{GatewayRecord, Leader};
-use switchboard_contract::names::{GATEWAYS_BUCKET, MatcherVerb};
+use switchboard_contract::names::{FEEDS_BUCKET, FeedId, GATEWAYS_BUCKET, Incarnation, MatcherVerb};
 use switchboard_contract::process::EXIT_FAILURE;
 use switchboard_contract::wire;
 
@@ -20,6 +22,8 @@ use crate::matchers;
 use crate::runfile::{FOLDER, Process, RunFile};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Feeds that are shown; the others are counted.
+const FEEDS_SHOWN: usize = 100;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -47,6 +51,21 @@ struct Seen {
     process: Option<String>,
     /// Sorted by address.
     gateways: Vec<GatewayRecord>,
+    /// The first [`FEEDS_SHOWN`] by name.
+    feeds: Vec<FeedSeen>,
+    /// How many feeds there are.
+    feed_count: usize,
+}
+
+/// A feed that somebody listens to.
+#[derive(Debug, Serialize)]
+struct FeedSeen {
+    feed: FeedId,
+    owner: Incarnation,
+    epoch: u64,
+    /// How old its value is, in seconds; `None`: there is none yet.
+    age: Option<u64>,
+    stale: Option<Stale>,
 }
 
 /// Shows it.
@@ -84,11 +103,17 @@ async fn look(args: &Args) -> anyhow::Result<Seen> {
         Ok(Ok(answer)) => Some(wire::decode("leader", &answer.payload)?),
         Ok(Err(_)) | Err(_) => None,
     };
-    let mut gateways =
-        tokio::time::timeout(REQUEST_TIMEOUT, gateways(client)).await.context("JetStream is silent")??;
+    let mut gateways: Vec<GatewayRecord> =
+        tokio::time::timeout(REQUEST_TIMEOUT, records(&client, GATEWAYS_BUCKET, usize::MAX))
+            .await
+            .context("JetStream is silent")??
+            .0;
     gateways.sort_by(|a, b| a.address.cmp(&b.address));
     let process = matchers::leader(&matchers::ask(&processes).await).map(|leader| leader.name.clone());
-    Ok(Seen { matcher, process, gateways })
+    let records = tokio::time::timeout(REQUEST_TIMEOUT, records(&client, FEEDS_BUCKET, FEEDS_SHOWN));
+    let (feeds, feed_count) = records.await.context("JetStream is silent")??;
+    let feeds = feeds.into_iter().map(|record| seen_feed(record, SystemTime::now())).collect();
+    Ok(Seen { matcher, process, gateways, feeds, feed_count })
 }
 
 fn local(args: &Args) -> anyhow::Result<RunFile> {
@@ -99,18 +124,32 @@ fn local(args: &Args) -> anyhow::Result<RunFile> {
     }
 }
 
-async fn gateways(client: async_nats::Client) -> anyhow::Result<Vec<GatewayRecord>> {
-    let context = jetstream::new(client);
-    // Matcher makes the bucket; without one there are no gateways either.
-    let Ok(bucket) = context.get_key_value(GATEWAYS_BUCKET).await else { return Ok(Vec::new()) };
-    let keys: Vec<String> = bucket.keys().await?.try_collect().await?;
+/// The first records of a bucket by key, at most so many, and how many there are.
+async fn records<R: for<'de> Deserialize<'de>>(
+    client: &async_nats::Client,
+    bucket: &str,
+    most: usize,
+) -> anyhow::Result<(Vec<R>, usize)> {
+    let context = jetstream::new(client.clone());
+    // Services make the buckets; where none has run there are no records either.
+    let Ok(bucket) = context.get_key_value(bucket).await else { return Ok((Vec::new(), 0)) };
+    let mut keys: Vec<String> = bucket.keys().await?.try_collect().await?;
+    keys.sort();
     let mut records = Vec::new();
-    for key in keys {
+    for key in keys.iter().take(most) {
         if let Some(json) = bucket.get(key).await? {
-            records.push(wire::decode("gateway", &json)?);
+            records.push(wire::decode("record", &json)?);
         }
     }
-    Ok(records)
+    Ok((records, keys.len()))
+}
+
+fn seen_feed(record: FeedRecord, now: SystemTime) -> FeedSeen {
+    use time::format_description::well_known::Rfc3339;
+    let FeedRecord { feed, owner, epoch, last, stale, .. } = record;
+    let at = last.and_then(|last| time::OffsetDateTime::parse(&last.at, &Rfc3339).ok());
+    let age = at.map(|at| now.duration_since(at.into()).unwrap_or_default().as_secs());
+    FeedSeen { feed, owner, epoch, age, stale }
 }
 
 fn table(seen: &Seen) -> String {
@@ -138,6 +177,20 @@ fn table(seen: &Seen) -> String {
         let GatewayRecord { gateway, address, version, connections, since, .. } = gateway;
         let _ = writeln!(text, "{:width$}  {address:21}  {connections:>11}  {version:10}  {since}", gateway.as_str());
     }
+    if seen.feed_count == 0 {
+        return text;
+    }
+    let width = seen.feeds.iter().map(|feed| feed.feed.as_str().len()).max().unwrap_or(0).max(4);
+    let owners = seen.feeds.iter().map(|feed| feed.owner.as_str().len()).max().unwrap_or(0).max(5);
+    let _ = writeln!(text, "\n{:width$}  {:owners$}  {:>9}  stale", "feed", "owner", "value age");
+    for FeedSeen { feed, owner, age, stale, .. } in &seen.feeds {
+        let age = age.map_or("none yet".to_owned(), |age| format!("{age} s"));
+        let stale = stale.as_ref().map_or(String::new(), |stale| format!("  {} since {}", stale.reason, stale.since));
+        let _ = writeln!(text, "{:width$}  {:owners$}  {age:>9}{stale}", feed.as_str(), owner.as_str());
+    }
+    if seen.feed_count > seen.feeds.len() {
+        let _ = writeln!(text, "and {} more", seen.feed_count - seen.feeds.len());
+    }
     text
 }
 
@@ -162,7 +215,13 @@ mod tests {
         let status = Status { epoch: 3, waiting: 5, chatting: 2, finished: 1, teachers: 4, ..Status::default() };
         let matcher = Some(Leader { v: V1, leader: name("host-def456"), status });
         assert_eq!(
-            table(&Seen { matcher, process: Some("matcher-2".into()), gateways: vec![gateway(0), gateway(1)] }),
+            table(&Seen {
+                matcher,
+                process: Some("matcher-2".into()),
+                gateways: vec![gateway(0), gateway(1)],
+                feeds: vec![],
+                feed_count: 0
+            }),
             "matcher   host-def456 (matcher-2) leads, epoch 3\n\
              teachers  4\n\
              students  8 (waiting 5, chatting 2, finished 1)\n\
@@ -171,6 +230,30 @@ mod tests {
              host-abc123  127.0.0.1:4000                   7  0.1.0       2023-11-14T22:13:20.050Z\n\
              host-abc123  127.0.0.1:4001                   7  0.1.0       2023-11-14T22:13:20.050Z\n"
         );
-        assert!(table(&Seen { matcher: None, process: None, gateways: vec![] }).contains("none answers"));
+        let none = Seen { matcher: None, process: None, gateways: vec![], feeds: vec![], feed_count: 0 };
+        assert!(table(&none).contains("none answers"));
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_feed() {
+        let owner = Incarnation::named("host-abc123").expect("a name");
+        let record = |text: &str| serde_json::from_str(text).expect("a record");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_050);
+        let last = r#"{"value":7,"version":[3,1],"at":"2023-11-14T22:13:10.000Z"}"#;
+        let stale = r#"{"since":"2023-11-14T22:13:12.000Z","reason":"no answer in time"}"#;
+        let new = record(&format!(r#"{{"v":1,"feed":"orders:a","owner":"{owner}","epoch":3,"asked":1}}"#));
+        let old =
+            format!(r#"{{"v":1,"feed":"n","owner":"{owner}","epoch":3,"asked":1,"last":{last},"stale":{stale}}}"#);
+        let feeds = vec![seen_feed(record(&old), now), seen_feed(new, now)];
+        let text = table(&Seen { matcher: None, process: None, gateways: vec![], feeds, feed_count: 5 });
+        let feeds = text.split("since\n").nth(1).expect("the table of feeds");
+        assert_eq!(
+            feeds,
+            "\n\
+             feed      owner        value age  stale\n\
+             n         host-abc123       10 s  no answer in time since 2023-11-14T22:13:12.000Z\n\
+             orders:a  host-abc123   none yet\n\
+             and 3 more\n"
+        );
     }
 }

@@ -64,7 +64,7 @@ async fn probe(nats: &Nats, room: &RoomId) -> Came {
 }
 
 async fn snapshot(nats: &Nats, room: &RoomId, since: u64, seq: u64, state: RoomState) -> anyhow::Result<Came> {
-    let (revision, before) = crate::records::get(nats, room).await?;
+    let (revision, before) = crate::records::get_room(nats, room).await?;
     let phase = match before {
         // A life that has not come by here yet.
         Some(before) if before.since > since => return Ok(Came::Failed),
@@ -73,14 +73,14 @@ async fn snapshot(nats: &Nats, room: &RoomId, since: u64, seq: u64, state: RoomS
         Some(_) | None => Phase::Open,
     };
     let record = RoomRecord { v: V1, since, phase, seq, state };
-    Ok(came(crate::records::put(nats, room, revision, Some(&record)).await))
+    Ok(came(crate::records::put_room(nats, room, revision, Some(&record)).await))
 }
 
 async fn close(nats: &Nats, room: &RoomId, since: u64) -> anyhow::Result<Came> {
-    let (revision, record) = crate::records::get(nats, room).await?;
+    let (revision, record) = crate::records::get_room(nats, room).await?;
     let Some(record) = record.filter(|record| record.since == since) else { return Ok(Came::Refused) };
     let record = RoomRecord { phase: Phase::Closing, ..record };
-    Ok(came(crate::records::put(nats, room, revision, Some(&record)).await))
+    Ok(came(crate::records::put_room(nats, room, revision, Some(&record)).await))
 }
 
 async fn wipe(nats: &Nats, room: &RoomId, last_seq: u64) -> Came {
@@ -112,11 +112,11 @@ async fn delete(nats: &Nats, room: &RoomId) -> anyhow::Result<Came> {
         }
         None => true,
     };
-    let (revision, record) = crate::records::get(nats, room).await?;
+    let (revision, record) = crate::records::get_room(nats, room).await?;
     match record {
         None => Ok(Came::Done),
         Some(record) if !ended || end.is_some_and(|end| end.seq < record.since) => Ok(Came::Refused),
-        Some(_) => Ok(came(crate::records::put(nats, room, revision, None).await)),
+        Some(_) => Ok(came(crate::records::put_room(nats, room, revision, None).await)),
     }
 }
 

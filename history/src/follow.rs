@@ -1,4 +1,5 @@
-//! Follows the room stream: everything in it from the start, in order, over any loss of the connection.
+//! Follows a stream: everything in it from the start, in order, over any loss of the connection. The room stream, and
+//! the bucket of feeds.
 
 use std::time::Duration;
 
@@ -7,9 +8,8 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::{self, Message};
 use futures_util::StreamExt as _;
 use switchboard_contract::limits;
-use switchboard_contract::names::ROOMS_STREAM;
 use switchboard_contract::nats::Nats;
-use switchboard_contract::streams;
+use switchboard_contract::streams::{self, Asset};
 use tokio::sync::mpsc;
 
 /// Between attempts to reach the stream.
@@ -28,10 +28,39 @@ pub(crate) enum Fed {
     Anew,
 }
 
+/// What is followed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum What {
+    /// The log of rooms and chats, which is kept for so long: [`streams::ensure_log`].
+    Log(Duration),
+    /// KV `feeds`: without the bodies of messages, and after each loss of the connection from the start again, said with
+    /// [`Fed::Anew`]. Its keys alone matter, and deletes leave nothing behind.
+    FeedKeys,
+}
+
+impl What {
+    fn stream(self) -> String {
+        match self {
+            What::Log(_) => Asset::Rooms.stream(),
+            What::FeedKeys => Asset::Feeds.stream(),
+        }
+    }
+
+    const fn keys(self) -> bool {
+        matches!(self, What::FeedKeys)
+    }
+
+    async fn ensure(self, nats: &Nats, replicas: u8) -> anyhow::Result<()> {
+        match self {
+            What::Log(age) => streams::ensure_log(nats, replicas, age).await,
+            What::FeedKeys => streams::ensure(nats, Asset::Feeds, replicas).await,
+        }
+    }
+}
+
 /// Feeds the stream into `feed` until nobody takes it any more.
-pub(crate) async fn follow(nats: Nats, replicas: u8, log_age: Duration, feed: mpsc::Sender<Fed>) {
-    let mut follower =
-        Follower { nats, replicas, log_age, feed, next: 0, next_before: 0, target: None, caught_up: false };
+pub(crate) async fn follow(nats: Nats, replicas: u8, what: What, feed: mpsc::Sender<Fed>) {
+    let mut follower = Follower { nats, replicas, what, feed, next: 0, next_before: 0, target: None, caught_up: false };
     loop {
         match follower.follow().await {
             Ok(()) if follower.feed.is_closed() => return,
@@ -49,8 +78,7 @@ pub(crate) async fn follow(nats: Nats, replicas: u8, log_age: Duration, feed: mp
 struct Follower {
     nats: Nats,
     replicas: u8,
-    /// See [`streams::ensure_log`].
-    log_age: Duration,
+    what: What,
     feed: mpsc::Sender<Fed>,
     /// The sequence to go on from; 0: the start.
     next: u64,
@@ -70,7 +98,12 @@ impl Follower {
         }
         let mut context = jetstream::new(self.nats.client.clone());
         context.set_timeout(limits::REQUEST_TIMEOUT);
-        let stream = context.get_stream_no_info(ROOMS_STREAM).await?;
+        let stream = context.get_stream_no_info(self.what.stream()).await?;
+        if self.what.keys() && self.next > 0 {
+            self.next = 0;
+            self.next_before = 0;
+            self.say(Fed::Anew).await;
+        }
         self.look(&stream).await?;
         let deliver_policy = match self.next {
             0 => DeliverPolicy::All,
@@ -80,6 +113,7 @@ impl Follower {
             .create_consumer(push::OrderedConfig {
                 deliver_subject: self.nats.client.new_inbox(),
                 deliver_policy,
+                headers_only: self.what.keys(),
                 ..push::OrderedConfig::default()
             })
             .await
@@ -133,7 +167,7 @@ impl Follower {
         let state = match stream.get_info().await {
             Ok(info) => info.state,
             Err(error) => {
-                streams::ensure_log(&self.nats, self.replicas, self.log_age).await?;
+                self.what.ensure(&self.nats, self.replicas).await?;
                 return Err(error).context("the stream does not say what it holds");
             }
         };

@@ -3,9 +3,11 @@
 //! [`log`] decides what is kept and what a read answers, [`room`] what a room's log means, [`waiters`] who waits for
 //! what; they are pure. One task owns them (`serve`); a second one (`follow`) feeds it the stream. The replica that
 //! holds the lease (`lead`) looks after the lives of rooms ([`keeper`]) and tells their [`keywords`] ([`herald`]).
+//! Beside that, [`feeds`]: sources that are polled once for everybody.
 
 mod chat;
 mod errands;
+pub mod feeds;
 mod follow;
 pub mod herald;
 pub mod keeper;
@@ -19,6 +21,7 @@ mod serve;
 mod tail;
 pub mod waiters;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,15 +29,17 @@ use async_nats::service::ServiceExt as _;
 use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
 use switchboard_contract::limits;
-use switchboard_contract::names::{HISTORY_BEHIND, HISTORY_READ, Incarnation, RoomId};
+use switchboard_contract::names::{HISTORY_BEHIND, HISTORY_FEED, HISTORY_READ, Incarnation, RoomId};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::process::CommonArgs;
 use switchboard_contract::room::RoomRecord;
 use switchboard_contract::streams::{self, Asset};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::follow::follow;
+use crate::feeds::Feeds;
+use crate::follow::{What, follow};
 use crate::lead::Lead;
 use crate::serve::Server;
 
@@ -65,6 +70,12 @@ pub struct Args {
     /// How long a word counts for a room's keywords after it was used, in milliseconds.
     #[arg(long, env = "SWITCHBOARD_KEYWORD_WINDOW_MS", value_name = "MS", default_value_t = ms(limits::KEYWORD_WINDOW))]
     pub keyword_window_ms: u64,
+    /// The configuration of feeds (TOML). Without one there are none.
+    #[arg(long, env = "SWITCHBOARD_FEEDS", value_name = "FILE")]
+    pub feeds: Option<PathBuf>,
+    /// Only read the configuration of feeds, and say what is wrong with it.
+    #[arg(long, requires = "feeds")]
+    pub check_feeds: bool,
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -74,12 +85,18 @@ fn ms(duration: Duration) -> u64 {
 /// Runs the service until `stop`.
 ///
 /// # Errors
-/// If the admin port or NATS cannot be had at the start, or a part of the service ends. Later losses of NATS are
+/// If the configuration of feeds is wrong, the admin port or NATS cannot be had at the start, or a part of the service ends. Later losses of NATS are
 /// waited out.
 pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+    let configured = feeds::read(args.feeds.as_deref())?;
+    if args.check_feeds {
+        tracing::info!("the configuration of feeds is right");
+        return Ok(());
+    }
     let readiness = Readiness::new();
     admin::serve(args.common.admin_addr, readiness.clone(), stop.clone()).await?;
     metrics::describe();
+    feeds::describe();
     let incarnation = Incarnation::new();
     let Some(nats) = stop.run_until_cancelled(Nats::connect(&args.common, SERVICE, &incarnation)).await else {
         return Ok(());
@@ -91,7 +108,8 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let records = records?;
 
     let (feed, fed) = mpsc::channel(limits::HISTORY_CHUNKS_MAX);
-    tokio::spawn(follow(nats.clone(), replicas, log_age, feed));
+    tokio::spawn(follow(nats.clone(), replicas, What::Log(log_age), feed));
+    let feeds = Feeds::start(&nats, replicas, &incarnation, configured).await?;
     let window = Duration::from_millis(args.keyword_window_ms);
     let mut server = Server::new(nats.clone(), args.memory_bytes, window, records, fed);
     readiness.set(Err("catching up"));
@@ -113,16 +131,19 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     };
     let reads = serve("read", HISTORY_READ).await?;
     let behinds = serve("behind", HISTORY_BEHIND).await?;
+    let wants = serve("feed", HISTORY_FEED).await?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(%incarnation, "caught up");
     let lead = Lead::new(&nats, &incarnation, Duration::from_millis(args.room_linger_ms), window);
-    server.serve(reads, behinds, lead, &readiness, &stop).await
+    let feeds = AbortOnDropHandle::new(tokio::spawn(feeds.run(wants, stop.clone())));
+    let fed = async { feeds.await.context("the task of feeds failed")? };
+    tokio::try_join!(server.serve(reads, behinds, lead, &readiness, &stop), fed).map(|_| ())
 }
 
 /// Everything that must be there before the stream can be followed, and the records of rooms.
 async fn prepare(nats: &Nats, replicas: u8, log_age: Duration) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
     streams::ensure_log(nats, replicas, log_age).await?;
-    for asset in [Asset::RoomRecords, Asset::Leases] {
+    for asset in [Asset::RoomRecords, Asset::Feeds, Asset::Leases] {
         streams::ensure(nats, asset, replicas).await?;
     }
     // What the stream drops from now on is in a record that is read now, or still in the stream when it is followed.

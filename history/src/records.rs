@@ -1,4 +1,4 @@
-//! KV `rooms`: reading all of it, and single records by compare and set.
+//! KV `rooms`, reading all of it; and single records of it and of KV `feeds`, by compare and set.
 //!
 //! Each write is a rollup, as those of KV `lobby` are: what the bucket's limit drops, a crash of NATS would bring back.
 
@@ -11,11 +11,14 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::OrderedConfig;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use switchboard_contract::ack::{Outcome, is_marker};
 use switchboard_contract::limits::{PURGE_TTL, REQUEST_TIMEOUT, START_TIMEOUT};
 use switchboard_contract::names::{self, ROOMS_BUCKET, RoomId};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::room::RoomRecord;
+use switchboard_contract::streams::Asset;
 use switchboard_contract::wire::{decode, encode};
 
 /// Between attempts to read all records.
@@ -71,20 +74,33 @@ async fn read_all(nats: &Nats) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
     bail!("reading the records ended early")
 }
 
-/// A record and its revision: what a write has to expect. Read through the stream's leader.
+/// Of a bucket: the record with this subject and its revision, which is what a write has to expect. Read through the
+/// stream's leader. `kind` names it where it is not understood.
 ///
 /// # Errors
 /// If NATS does not answer, or the record is not understood.
-pub(crate) async fn get(nats: &Nats, room: &RoomId) -> anyhow::Result<(u64, Option<RoomRecord>)> {
-    let subject = names::room_record_subject(room);
-    let stored = nats.leader_get(&names::bucket_stream(ROOMS_BUCKET), &subject, REQUEST_TIMEOUT).await?;
+pub(crate) async fn get<R: DeserializeOwned>(
+    nats: &Nats,
+    bucket: Asset,
+    subject: &str,
+    kind: &'static str,
+) -> anyhow::Result<(u64, Option<R>)> {
+    let stored = nats.leader_get(&bucket.stream(), subject, REQUEST_TIMEOUT).await?;
     let Some(stored) = stored else { return Ok((0, None)) };
-    let record = stored.body.map(|body| decode("room_record", &body)).transpose()?;
+    let record = stored.body.map(|body| decode(kind, &body)).transpose()?;
     Ok((stored.seq, record))
 }
 
+/// The record of a room: see [`get`].
+///
+/// # Errors
+/// As [`get`].
+pub(crate) async fn get_room(nats: &Nats, room: &RoomId) -> anyhow::Result<(u64, Option<RoomRecord>)> {
+    get(nats, Asset::RoomRecords, &names::room_record_subject(room), "room_record").await
+}
+
 /// Writes a record, or deletes it, if its revision is still this one.
-pub(crate) async fn put(nats: &Nats, room: &RoomId, expected: u64, record: Option<&RoomRecord>) -> Outcome {
+pub(crate) async fn put<R: Serialize>(nats: &Nats, subject: String, expected: u64, record: Option<&R>) -> Outcome {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Rollup", "sub");
     let body = match record {
@@ -95,5 +111,10 @@ pub(crate) async fn put(nats: &Nats, room: &RoomId, expected: u64, record: Optio
             Bytes::new()
         }
     };
-    nats.write(names::room_record_subject(room), expected, headers, body, REQUEST_TIMEOUT).await
+    nats.write(subject, expected, headers, body, REQUEST_TIMEOUT).await
+}
+
+/// Writes the record of a room: see [`put`].
+pub(crate) async fn put_room(nats: &Nats, room: &RoomId, expected: u64, record: Option<&RoomRecord>) -> Outcome {
+    put(nats, names::room_record_subject(room), expected, record).await
 }

@@ -245,7 +245,7 @@ impl Server {
 }
 
 /// Whether it could be sent.
-async fn respond(request: &Request, reply: Bytes) -> bool {
+pub(crate) async fn respond(request: &Request, reply: Bytes) -> bool {
     let sent = tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Ok(reply))).await;
     let sent = matches!(sent, Ok(Ok(())));
     if !sent {
@@ -254,7 +254,8 @@ async fn respond(request: &Request, reply: Bytes) -> bool {
     sent
 }
 
-async fn malformed(request: &Request, error: &wire::DecodeError) {
+/// Refuses a request that is not understood.
+pub(crate) async fn malformed(request: &Request, error: &wire::DecodeError) {
     metrics::observe_unanswered(Unanswered::Malformed, 1);
     let error = service::error::Error { status: error.to_string(), code: 400 };
     let sent = tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Err(error))).await;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{FEEDS_BUCKET, IdError, escape, unescape};
+use super::{FEEDS_BUCKET, IdError, bucket_key, feed_out, id_of_key};
 use crate::limits::{FEED_BYTES_MAX, FEED_NAME_BYTES_MAX};
 
 /// A feed, as clients name it behind `feed:`: `<name>`, or `<name>:<argument>`.
@@ -43,18 +43,17 @@ impl FeedId {
 
     /// Where members' gateways hear of it. To be subscribed to it is interest.
     pub fn out_subject(&self) -> String {
-        format!("sb.out.feed.{}", escape(&self.0))
+        feed_out(&self.0)
     }
 
     /// Where its record is written, a key of [`FEEDS_BUCKET`].
     pub fn record_subject(&self) -> String {
-        format!("$KV.{FEEDS_BUCKET}.{}", escape(&self.0))
+        bucket_key(FEEDS_BUCKET, &self.0)
     }
 
     /// The feed whose record has this subject.
     pub fn of_record(subject: &str) -> Option<Self> {
-        let key = subject.strip_prefix("$KV.")?.strip_prefix(FEEDS_BUCKET)?.strip_prefix('.')?;
-        FeedId::new(&unescape(key)?).ok()
+        FeedId::new(&id_of_key(FEEDS_BUCKET, subject)?).ok()
     }
 }
 

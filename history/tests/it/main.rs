@@ -1,7 +1,10 @@
 //! The real service against a real nats-server.
 
 mod chats;
+mod feed_sources;
+mod feeds;
 mod keywords;
+mod listener;
 mod lives;
 mod rooms;
 mod service;

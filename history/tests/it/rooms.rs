@@ -15,7 +15,7 @@ use switchboard_contract::room::{Phase, RANK_MEMBER, RANK_MODERATOR, RANK_VIP, R
 use switchboard_contract::testing::{NatsServer, eventually};
 use switchboard_contract::wire::{self, V1};
 
-use crate::service::{Service, fresh, read, seqs};
+use crate::service::{Service, cpu, fresh, read, seqs};
 
 const LINGER: Duration = Duration::from_secs(60);
 
@@ -232,12 +232,6 @@ async fn four_thousand_open_rooms() {
         let room = Room { nats: room.nats.clone(), log: LogName::Room(id.clone()), id };
         room.begin(0).await.expect("nobody else is there");
     }
-    let cpu = |pid: &str| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-        let ticks: Vec<i64> =
-            stat.rsplit(") ").next().expect("fields").split(' ').filter_map(|n| n.parse().ok()).collect();
-        (ticks[10] + ticks[11]) as f64 / 100.0
-    };
     let nats = server.pids()[0].to_string();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let before = (cpu("self"), cpu(&nats));

@@ -1,5 +1,6 @@
 //! The service as a process would run it, and what tests ask of it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use switchboard_contract::admin;
@@ -23,6 +24,8 @@ pub(crate) fn args(server: &NatsServer, linger: Duration) -> Args {
         room_linger_ms: ms(linger),
         log_max_age_ms: ms(LOG_AGE_MAX),
         keyword_window_ms: ms(KEYWORD_WINDOW),
+        feeds: None,
+        check_feeds: false,
     }
 }
 
@@ -45,6 +48,11 @@ impl Service {
     /// With another linger time of rooms, and another window of keywords.
     pub(crate) async fn start_with(server: &NatsServer, linger: Duration, window: Duration) -> Service {
         Service::start_as(Args { keyword_window_ms: ms(window), ..args(server, linger) }).await
+    }
+
+    /// With a configuration of feeds.
+    pub(crate) async fn start_with_feeds(server: &NatsServer, file: &Path) -> Service {
+        Service::start_as(Args { feeds: Some(file.to_owned()), ..args(server, Duration::from_secs(60)) }).await
     }
 
     pub(crate) async fn start_as(args: Args) -> Service {
@@ -83,4 +91,11 @@ pub(crate) fn fresh(log: &LogName) -> Read {
 pub(crate) fn seqs(reply: &ReadReply) -> Vec<u64> {
     let messages: Vec<Message<'_>> = serde_json::from_str(reply.messages.get()).expect("messages");
     messages.iter().map(|message| message.seq).collect()
+}
+
+/// What a process has used. CPU seconds.
+pub(crate) fn cpu(pid: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let ticks: Vec<i64> = stat.rsplit(") ").next().expect("fields").split(' ').filter_map(|n| n.parse().ok()).collect();
+    (ticks[10] + ticks[11]) as f64 / 100.0
 }
