@@ -32,18 +32,23 @@ impl System {
 
     /// As [`System::start`], with further flags for the matcher and for each gateway.
     pub(crate) async fn start_with(matcher: &[&str], gateway: &[&str]) -> Option<System> {
-        Self::start_matchers(1, matcher, gateway).await
+        Self::start_services(&[], 1, matcher, gateway).await
+    }
+
+    /// As [`System::start`], with feeds that a file says.
+    pub(crate) async fn start_with_feeds(file: &str) -> Option<System> {
+        Self::start_services(&["--feeds", file], 1, &[], &[]).await
     }
 
     /// As [`System::start`], with two matchers: one leads, the other stands by.
     pub(crate) async fn start_with_standby() -> Option<System> {
-        Self::start_matchers(2, &[], &[]).await
+        Self::start_services(&[], 2, &[], &[]).await
     }
 
-    async fn start_matchers(matchers: usize, matcher: &[&str], gateway: &[&str]) -> Option<System> {
+    async fn start_services(history: &[&str], matchers: usize, matcher: &[&str], gateway: &[&str]) -> Option<System> {
         let nats = NatsServer::start().await?;
         let url = nats.url();
-        let history = Process::start("switchboard-history", &url, &[]);
+        let history = Process::start("switchboard-history", &url, history);
         let matchers = (0..matchers).map(|_| Process::start("switchboard-matcher", &url, matcher)).collect();
         let gateway = |_| {
             let port = free_port();

@@ -4,6 +4,7 @@ mod api;
 mod api_seen;
 mod client_2015;
 mod crowds;
+mod feeds;
 mod forgery;
 mod gaps;
 mod harness;
