@@ -20,7 +20,7 @@ use switchboard_contract::voids::Voids;
 use crate::commands::{PresenceCommand, RoomJoin, RoomPush};
 use crate::limiter::Limiter;
 use crate::mailbox::{Broadcast, Event, Outcome};
-use crate::payload::Refusal;
+use crate::payload::{Refusal, with_seq};
 use crate::topic::{Effect, Kind, Member, Request, Reviewed, Stamp, To, Topic};
 
 use doubt::{Answer, Doubt};
@@ -201,7 +201,7 @@ impl Kind for RoomKind {
             if seq <= last_seq && !lost && asked.is_some_and(|asked| seq > asked) {
                 match fact.what {
                     What::Counted(said) | What::Said(_, said) => to.push(String::from(said.event), said.payload),
-                    What::State(state) => to.push("room:state", state),
+                    What::State(state) => to.push("room:state", with_seq(&state, seq)),
                     What::Nothing | What::Change(..) | What::Over => {}
                 }
             }
@@ -262,13 +262,13 @@ impl Kind for RoomKind {
                         self.view.since = seq;
                     }
                     let shown = self.view.state.shown(change.grant.as_ref());
-                    Some(Live::All(self.event("room:state", shown)))
+                    Some(Live::All(self.event("room:state", with_seq(&shown, seq))))
                 } else {
                     self.voids.note(seq);
                     None
                 }
             }
-            What::State(shown) => Some(Live::All(self.event("room:state", shown))),
+            What::State(shown) => Some(Live::All(self.event("room:state", with_seq(&shown, seq)))),
             What::Over => {
                 self.doubt.settle();
                 self.view = no_room();

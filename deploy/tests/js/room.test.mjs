@@ -55,9 +55,10 @@ test("what members say, do and change", async () => {
     const said = await one.events.next("new_message");
     assert.deepEqual([said.body, said.user, said.seq], ["to all", "ada", seq]);
   }
-  await bob.push("room:update", { title: "Tea", quiet: true });
+  const changed = await bob.push("room:update", { title: "Tea", quiet: true });
+  const state = { title: "Tea", quiet: true, quiet_rank: 50, seq: changed.seq };
   for (const one of all) {
-    assert.deepEqual(await one.events.next("room:state"), { title: "Tea", quiet: true, quiet_rank: 50 });
+    assert.deepEqual(await one.events.next("room:state"), state);
   }
   for (const one of [ada, old]) {
     const { response } = await reply(one.channel.push("new_msg", { broadcast: true }));

@@ -5,10 +5,8 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use switchboard::client::{Client, Reply, Vsn};
-use switchboard_contract::limits::WAITING_FRAMES_MAX;
 use switchboard_contract::reason::{CloseCode, Reason};
 
 use crate::harness::{SOON, System, chat};
@@ -45,7 +43,7 @@ async fn refusal(reason: Reason, system: &mut System, issuer: &Issuer, place: Pl
         Reason::TokenExpired => issuer.expired_in_a_room(place.0, place.1).await,
         Reason::InvalidPayload => in_room(&mut client, "new_msg", json!({})).await,
         Reason::PayloadTooLarge => in_room(&mut client, "typing", json!({"x": "x".repeat(33 * 1024)})).await,
-        Reason::RateLimited => too_much_waits(&mut client, system).await,
+        Reason::RateLimited => the_same_again_and_again(&mut client).await,
         Reason::Quiet => quiet_for_moderators_too(&mut client).await,
         Reason::Forbidden => in_room(&mut client, "room:update", json!({"title": "x"})).await,
         Reason::NotFound => join(&mut client, "chats:none", json!({"userId": "x", "role": "student"})).await,
@@ -94,17 +92,15 @@ async fn behind_the_end(system: &System, (gateway, _): Place) -> Reply {
     refused
 }
 
-/// One request is on its way to a NATS that stands still, and as many wait behind it as may.
-async fn too_much_waits(client: &mut Client, system: &System) -> Reply {
-    let joined = join(client, "room:r", json!({})).await;
+/// The fifth time within ten seconds is one too much.
+async fn the_same_again_and_again(client: &mut Client) -> Reply {
+    let joined = join(client, "room:r", json!({"rank": 10})).await;
     assert!(joined.ok, "{joined:?}");
-    system.nats.signal(Signal::STOP);
-    for _ in 0..=WAITING_FRAMES_MAX {
-        client.send("room:r", "history", json!({})).await.expect("sent");
+    let message = json!({"broadcast": true, "text": "again"});
+    for _ in 1..5 {
+        assert!(client.push("room:r", "new_msg", message.clone()).await.expect("a reply").ok);
     }
-    let refused = client.push("room:r", "history", json!({})).await.expect("a reply");
-    system.nats.signal(Signal::CONT);
-    refused
+    client.push("room:r", "new_msg", message).await.expect("a reply")
 }
 
 async fn quiet_for_moderators_too(client: &mut Client) -> Reply {

@@ -220,7 +220,7 @@ fn what_a_member_missed_follows_its_join_and_what_came_meanwhile_follows_that() 
     let shown = topic.shown();
     assert!(shown[0].contains(r#""last_seq":5,"recovered":true"#), "{shown:?}");
     assert!(shown[1].starts_with(r#"ada: new_msg {"text":"a","from":"#), "{shown:?}");
-    assert_eq!(shown[2..4], ["ada: room:state {\"quiet\":false}", "ada: in r as ada:s on 1"]);
+    assert_eq!(shown[2..4], ["ada: room:state {\"quiet\":false,\"seq\":5}", "ada: in r as ada:s on 1"]);
     assert!(shown[4].contains("live") && shown.len() == 5, "{shown:?}");
 }
 
@@ -323,7 +323,7 @@ fn quiet_is_decided_by_the_log_and_what_is_void_is_shown_to_nobody() {
     let mut topic = Topic::joined();
     topic.push(ADA, 2, broadcast("{}", None));
     topic.push(BOB, 2, broadcast("{}", None));
-    let state = r#"{"quiet":true,"quiet_rank":50,"title":null}"#;
+    let state = r#"{"quiet":true,"quiet_rank":50,"title":null,"seq":5}"#;
     assert_eq!(
         topic.stored(5, &change(&quiet(true), Some(("bob", RANK_MODERATOR)))),
         [sees("ada", "room:state", state), sees("bob", "room:state", state)]

@@ -56,7 +56,7 @@ impl Life {
                 hall.count(|tally| tally.typings_received += 1);
                 return Ok(());
             }
-            // A change has no seq, and nobody makes one: what comes is the room's beginning.
+            // Nobody makes a change: what comes is the beginning of the room.
             "keywords" | "room:state" => return Ok(()),
             "gap" => {
                 let GapIn { from, to } = serde_json::from_str(json).map_err(|error| self.unexpected(error))?;
