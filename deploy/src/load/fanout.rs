@@ -11,20 +11,20 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
-use switchboard_contract::process::EXIT_FAILURE;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::guest::{Broken, Door, Guest, reply};
+use super::end::End;
+use super::guest::{Broken, Door, Guest, first_failure, reply};
 use super::lobby::ARRIVALS;
 use super::measure::Meter;
 use super::progress::{Bar, Progress};
 use super::report::FanoutReport;
 use super::target::Target;
 use super::world::{Times, histogram};
-use super::{EXIT_VIOLATION, FanoutArgs, interrupted};
+use super::{FanoutArgs, interrupted};
 use crate::client::{Incoming, Vsn};
 
 /// How often the run looks at itself.
@@ -95,6 +95,7 @@ impl Plan {
 /// What all members share.
 struct Hall {
     plan: Plan,
+    vsn: Vsn,
     door: Door,
     room: String,
     fill: String,
@@ -134,7 +135,8 @@ pub(super) async fn run(args: &FanoutArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let hall = Rc::new(Hall {
         plan,
-        door: Door::new(&args.target)?,
+        vsn: args.vsn,
+        door: Door::new(&args.target.folder)?,
         room: format!("fanout-{now}"),
         fill: "x".repeat(usize::from(args.bytes)),
         joined: Cell::new(0),
@@ -167,21 +169,16 @@ pub(super) async fn run(args: &FanoutArgs) -> anyhow::Result<ExitCode> {
         other => other,
     };
     progress.end();
-    let (code, violation, interrupted) = match outcome {
-        Ok(false) => (ExitCode::SUCCESS, None, false),
-        Ok(true) => (ExitCode::from(EXIT_FAILURE), None, true),
-        Err(error) => (ExitCode::from(EXIT_VIOLATION), Some(error.downcast::<Broken>()?.to_string()), false),
-    };
+    let End { code, violation, interrupted } = End::of::<Broken>(outcome)?;
     let begun = hall.begins.get().unwrap_or(ended);
     let deliveries = hall.deliveries.get();
     let per_delivery = |seconds: f64| {
         // Below four thousand million deliveries, so that a float holds them.
         1e6 * seconds / f64::from(u32::try_from(deliveries.max(1)).unwrap_or(u32::MAX))
     };
-    let of_gateways = costs.processes.iter().filter(|cost| cost.name.starts_with("gateway"));
     let report = FanoutReport {
         command: "fanout",
-        vsn: if args.target.vsn == Vsn::V1 { 1 } else { 2 },
+        vsn: if args.vsn == Vsn::V1 { 1 } else { 2 },
         members: plan.members,
         senders: plan.speakers,
         gateways: gateways.min(target.gateways().len()),
@@ -192,7 +189,7 @@ pub(super) async fn run(args: &FanoutArgs) -> anyhow::Result<ExitCode> {
         rate_limited: hall.limited.get(),
         join_seconds: (begun - began).as_secs_f64(),
         talk_seconds: ended.saturating_duration_since(begun).as_secs_f64(),
-        gateway_us_per_delivery: per_delivery(of_gateways.map(|cost| cost.cpu_seconds).sum()),
+        gateway_us_per_delivery: per_delivery(costs.of("gateway")),
         us_per_delivery: per_delivery(costs.cpu_seconds),
         delivery_ms: Times::of(&hall.delivery.borrow()),
         ack_ms: Times::of(&hall.ack.borrow()),
@@ -202,14 +199,6 @@ pub(super) async fn run(args: &FanoutArgs) -> anyhow::Result<ExitCode> {
     };
     report.print(args.target.json)?;
     Ok(code)
-}
-
-/// Waits until all members have ended, or the first of them failed.
-async fn first_failure(members: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
-    while let Some(ended) = members.join_next().await {
-        ended.context("a member's task failed")??;
-    }
-    Ok(())
 }
 
 impl Hall {
@@ -243,7 +232,7 @@ impl Hall {
 /// One member: joins, hears, says what it has to say, and is judged at the end.
 async fn play(hall: Rc<Hall>, n: u32, url: Rc<str>, arrivals: Rc<Semaphore>) -> anyhow::Result<()> {
     let arrival = arrivals.acquire().await;
-    let guest = hall.door.enter(&url, &hall.room, &format!("member-{n}")).await?;
+    let guest = hall.door.enter(hall.vsn, &url, &hall.room, &format!("member-{n}")).await?;
     drop(arrival);
     hall.joined.set(hall.joined.get() + 1);
     let mut member = Member { n, guest, heard: 0, last_seq: 0 };

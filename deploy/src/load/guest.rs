@@ -1,14 +1,15 @@
-//! A socket in a room, as `fanout` and `churn` play it: cheap, and without a checker.
+//! A socket in a room, as `fanout` and `churn` play it, or in a feed: cheap, and without a checker.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use switchboard_contract::limits;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::TargetArgs;
 use super::world::{TOKEN_TTL, key};
 use crate::client::{Incoming, Outgoing, ReplyIn, Socket, Vsn};
 use crate::token::Key;
@@ -21,14 +22,13 @@ const ANSWER_WITHIN: Duration = limits::ANSWER_TIMEOUT.saturating_add(Duration::
 #[error("{0}")]
 pub(super) struct Broken(pub(super) String);
 
-/// Lets guests into rooms.
+/// Lets guests into rooms and feeds.
 pub(super) struct Door {
-    vsn: Vsn,
     /// Signs tokens for a system that verifies them.
     key: Option<Key>,
 }
 
-/// A member of a room.
+/// A member of a room or of a feed.
 pub(super) struct Guest {
     socket: Socket,
     topic: String,
@@ -39,33 +39,59 @@ pub(super) struct Guest {
 pub(super) type Answer = Result<Value, Value>;
 
 impl Door {
-    pub(super) fn new(args: &TargetArgs) -> anyhow::Result<Door> {
-        Ok(Door { vsn: args.vsn, key: key(&args.folder)? })
+    pub(super) fn new(folder: &Path) -> anyhow::Result<Door> {
+        Ok(Door { key: key(folder)? })
     }
 
-    /// Connects and joins; what comes behind the answer is still to be read.
+    /// Connects and joins a room; what comes behind the answer is still to be read.
     ///
     /// # Errors
     /// If there is no connection, or the join is not answered with `ok`: that is [`Broken`].
-    pub(super) async fn enter(&self, url: &str, room: &str, user: &str) -> anyhow::Result<Guest> {
-        let mint = |claims: &[(&str, &str)]| {
-            let claims: Map<String, Value> =
-                claims.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
-            self.key.as_ref().map(|key| key.mint(claims, TOKEN_TTL)).transpose()
-        };
-        let (token, room_token) = (mint(&[("sub", user)])?, mint(&[("room", room), ("sub", user)])?);
-        let connecting = Socket::connect_as(url, self.vsn, token.as_deref()).await;
+    pub(super) async fn enter(&self, vsn: Vsn, url: &str, room: &str, user: &str) -> anyhow::Result<Guest> {
+        let room_token = self.mint(&[("room", room), ("sub", user)])?;
+        let payload = json!({"userId": user, "room_token": room_token});
+        let (guest, _) = self.join(vsn, url, format!("room:{room}"), user, payload).await?;
+        Ok(guest)
+    }
+
+    /// Connects and joins a topic; gives the join's response.
+    ///
+    /// # Errors
+    /// As those of [`Door::enter`].
+    pub(super) async fn join(
+        &self,
+        vsn: Vsn,
+        url: &str,
+        topic: String,
+        user: &str,
+        payload: Value,
+    ) -> anyhow::Result<(Guest, Value)> {
+        let token = self.mint(&[("sub", user)])?;
+        let connecting = Socket::connect_as(url, vsn, token.as_deref()).await;
         let socket = connecting.with_context(|| format!("{user} cannot come"))?;
-        let mut guest = Guest { socket, topic: format!("room:{room}"), join_ref: None };
+        let mut guest = Guest { socket, topic, join_ref: None };
         let reference = guest.socket.next_ref();
         // Clients of V1 did not know join_ref.
-        guest.join_ref = (self.vsn == Vsn::V2).then_some(reference);
-        guest.send(reference, "phx_join", json!({"userId": user, "room_token": room_token}))?;
+        guest.join_ref = (vsn == Vsn::V2).then_some(reference);
+        guest.send(reference, "phx_join", payload)?;
         match guest.answer(reference).await? {
-            Ok(_) => Ok(guest),
-            Err(refused) => Err(Broken(format!("{user} may not join {room}: {refused}")).into()),
+            Ok(response) => Ok((guest, response)),
+            Err(refused) => Err(Broken(format!("{user} may not join {}: {refused}", guest.topic)).into()),
         }
     }
+
+    fn mint(&self, claims: &[(&str, &str)]) -> anyhow::Result<Option<String>> {
+        let claims: Map<String, Value> = claims.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
+        self.key.as_ref().map(|key| key.mint(claims, TOKEN_TTL)).transpose()
+    }
+}
+
+/// Waits until all guests have ended, or the first of them failed.
+pub(super) async fn first_failure(guests: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = guests.join_next().await {
+        ended.context("a member's task failed")??;
+    }
+    Ok(())
 }
 
 impl Guest {

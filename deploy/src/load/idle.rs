@@ -39,13 +39,8 @@ pub(super) async fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     let target = Target::find(&args.target)?;
     target.wait_until_empty().await?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let world = Rc::new(World::new(
-        Ids::new(args.target.vsn, now),
-        1,
-        1,
-        Duration::from_secs(1),
-        world::key(&args.target.folder)?,
-    )?);
+    let world =
+        Rc::new(World::new(Ids::new(args.vsn, now), 1, 1, Duration::from_secs(1), world::key(&args.target.folder)?)?);
     let meter = Meter::start(&args.target.folder)?;
     let before = meter.read()?;
     let mut users = JoinSet::new();
@@ -167,7 +162,7 @@ impl Settling<'_> {
         };
         let report = IdleReport {
             command: "idle",
-            vsn: match self.args.target.vsn {
+            vsn: match self.args.vsn {
                 Vsn::V1 => 1,
                 Vsn::V2 => 2,
             },

@@ -8,19 +8,19 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use switchboard_contract::process::EXIT_FAILURE;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::checker::{Violation, Who};
+use super::end::End;
 use super::measure::{Costs, Meter};
 use super::progress::{Bar, Progress};
 use super::report::LobbyReport;
 use super::siege::{self, Siege};
 use super::target::Target;
 use super::world::{self, Halt, Ids, World};
-use super::{EXIT_VIOLATION, LobbyArgs, interrupted, student, teacher};
+use super::{LobbyArgs, interrupted, student, teacher};
 use crate::client::Vsn;
 
 /// Clients that connect at once.
@@ -49,13 +49,6 @@ enum Phase {
     Leaving,
 }
 
-/// How the run ended.
-enum End {
-    Done,
-    Interrupted,
-    Violation(Violation),
-}
-
 struct Run<'a> {
     args: &'a LobbyArgs,
     target: Target,
@@ -81,7 +74,7 @@ pub(super) async fn run(args: &LobbyArgs) -> anyhow::Result<ExitCode> {
     target.wait_until_empty().await?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let world = World::new(
-        Ids::new(args.target.vsn, now),
+        Ids::new(args.vsn, now),
         args.capacity,
         args.messages,
         args.claim_every,
@@ -106,13 +99,14 @@ pub(super) async fn run(args: &LobbyArgs) -> anyhow::Result<ExitCode> {
         costs: None,
     };
     let mut progress = Progress::new();
-    let end = run.play(&mut progress).await;
+    let interrupted = run.play(&mut progress).await;
     progress.end();
-    run.report(end?)
+    run.report(End::of::<Violation>(interrupted)?)
 }
 
 impl Run<'_> {
-    async fn play(&mut self, progress: &mut Progress) -> anyhow::Result<End> {
+    /// Plays until the run is over, or `true`, is interrupted.
+    async fn play(&mut self, progress: &mut Progress) -> anyhow::Result<bool> {
         self.teachers_arrive();
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,27 +117,25 @@ impl Run<'_> {
                 biased;
                 interrupted = &mut interrupt => {
                     interrupted.context("cannot listen to signals")?;
-                    return Ok(End::Interrupted);
+                    return Ok(true);
                 }
                 _ = looks.tick() => {
-                    match self.look() {
-                        Ok(None) => {}
-                        Ok(Some(end)) => return Ok(end),
-                        Err(error) => return error.downcast().map(End::Violation),
+                    if self.look()? {
+                        return Ok(false);
                     }
                     progress.show(&self.bars());
                 }
                 Some(ended) = self.users.join_next() => match ended.context("a user's task failed")? {
                     Ok(()) => {}
-                    Err(Halt::Violation(violation)) => return Ok(End::Violation(violation)),
+                    Err(Halt::Violation(violation)) => return Err(violation.into()),
                     Err(Halt::Connect(who, error)) => return Err(error).with_context(|| format!("{who} cannot come")),
                 },
             }
         }
     }
 
-    /// Moves on to the next phase where the present one is over.
-    fn look(&mut self) -> anyhow::Result<Option<End>> {
+    /// Moves on to the next phase where the present one is over; whether the run is.
+    fn look(&mut self) -> anyhow::Result<bool> {
         self.overdue()?;
         if self.siege.is_some() {
             self.meter.look()?;
@@ -190,7 +182,7 @@ impl Run<'_> {
             }
             Phase::Leaving if self.users.is_empty() => {
                 self.finish(self.args.teachers)?;
-                return Ok(Some(End::Done));
+                return Ok(true);
             }
             Phase::Teachers
             | Phase::Students
@@ -199,7 +191,7 @@ impl Run<'_> {
             | Phase::LastStatus { .. }
             | Phase::Leaving => {}
         }
-        Ok(None)
+        Ok(false)
     }
 
     fn overdue(&self) -> anyhow::Result<()> {
@@ -286,14 +278,10 @@ impl Run<'_> {
         let (message_ms, ack_ms) = self.world.times();
         let now = Instant::now();
         let connected = self.connected.unwrap_or(now);
-        let (code, violation, interrupted) = match end {
-            End::Done => (ExitCode::SUCCESS, None, false),
-            End::Interrupted => (ExitCode::from(EXIT_FAILURE), None, true),
-            End::Violation(violation) => (ExitCode::from(EXIT_VIOLATION), Some(violation.to_string()), false),
-        };
+        let End { code, violation, interrupted } = end;
         let report = LobbyReport {
             command: "lobby",
-            vsn: match args.target.vsn {
+            vsn: match args.vsn {
                 Vsn::V1 => 1,
                 Vsn::V2 => 2,
             },

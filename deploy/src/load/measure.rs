@@ -70,6 +70,15 @@ struct Seen {
     ticks: u64,
 }
 
+impl Costs {
+    /// CPU time of all processes of a kind, those that died included. Seconds.
+    pub(super) fn of(&self, kind: &str) -> f64 {
+        let living = self.processes.iter().filter(|cost| cost.name.starts_with(kind)).map(|cost| cost.cpu_seconds);
+        let dead = self.dead.iter().filter(|(name, _)| name.starts_with(kind)).map(|(_, dead)| dead.cpu_seconds);
+        living.chain(dead).sum()
+    }
+}
+
 impl Meter {
     /// Begins: notes the CPU time of every process of run.json, and has the kernel forget their peak of memory.
     pub(super) fn start(folder: &Path) -> anyhow::Result<Meter> {
@@ -215,6 +224,7 @@ mod tests {
         let costs = meter.read().unwrap();
         let dead = &costs.dead["gateway-1"];
         assert_eq!((costs.processes.len(), costs.dead.len(), dead.died), (0, 1, 2));
+        assert!((costs.of("gateway") - dead.cpu_seconds).abs() < 1e-9 && costs.of("nats") == 0.0);
         let seen: f64 = meter.seen.iter().map(|seen| meter.spent(seen.id, seen.ticks)).sum();
         assert!(seen > 0.0 && (dead.cpu_seconds - seen).abs() < 1e-9 && (costs.cpu_seconds - seen).abs() < 1e-9);
     }

@@ -4,7 +4,8 @@
 //! through their side of a `chat`; what they send and see goes through the `world` to the `checker`, which judges it;
 //! `siege` is the lobby's run while processes are killed, with users that come back and a judge of their own; `rooms`
 //! is a run of rooms, with members and a judge of its own, and the killer of `siege`. `fanout` and `churn` load rooms,
-//! with members (`guest`) that do not look at what they are sent more than they must.
+//! with members (`guest`) that do not look at what they are sent more than they must. `feeds` is a run of one feed,
+//! with a judge of its own, that strikes the feed's owner.
 //! `measure` reads the cost of the system's processes, `report` says it. Everything runs on one thread: that is the
 //! cheapest way to play a thousand users beside the system they load, and it puts all events in one order.
 #![allow(clippy::print_stdout, reason = "a tool whose output is for people and pipes")]
@@ -12,7 +13,9 @@
 mod chat;
 pub mod checker;
 mod churn;
+mod end;
 mod fanout;
+mod feeds;
 mod guest;
 mod idle;
 mod link;
@@ -32,6 +35,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use serde::Serialize;
 use switchboard_contract::limits;
 use switchboard_contract::process::raise_open_files;
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,6 +59,11 @@ enum Command {
     Lobby(LobbyArgs),
     /// Members of many rooms talk, leave, are cut off and come back; everything that each receives is checked.
     Rooms(rooms::RoomsArgs),
+    /// One feed of many members, whose owner is killed, paused or drained; its polls and what members see are checked.
+    ///
+    /// Start the system with the same database, and with feeds that poll it and that nothing else uses:
+    /// `LOAD_DATABASE=postgres://… FEEDS=deploy/load-feeds.toml HISTORIES=3 GATEWAYS=3 DEATHS=1000 make run`
+    Feeds(feeds::FeedsArgs),
     /// Students wait in the queue and nothing happens: what an idle socket costs. The figure is true on freshly
     /// started gateways; memory that an earlier run left free is used again.
     Idle(IdleArgs),
@@ -74,12 +83,37 @@ struct TargetArgs {
     /// The folder of run.json, which says what runs here.
     #[arg(long, default_value = runfile::FOLDER)]
     folder: PathBuf,
-    /// The serializer: 1 or 2. With 1, ids are integers; with 2, strings.
-    #[arg(long, default_value = "2")]
-    vsn: Vsn,
     /// One JSON object on standard output instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+/// Which serializers members speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Speaks {
+    /// Every other one V1, the others V2.
+    Mix,
+    /// V1.
+    #[value(name = "1")]
+    #[serde(rename = "1")]
+    V1,
+    /// V2.
+    #[value(name = "2")]
+    #[serde(rename = "2")]
+    V2,
+}
+
+impl Speaks {
+    /// Of a member.
+    fn vsn(self, member: u32) -> Vsn {
+        match self {
+            Speaks::V1 => Vsn::V1,
+            Speaks::V2 => Vsn::V2,
+            Speaks::Mix if member % 2 == 1 => Vsn::V1,
+            Speaks::Mix => Vsn::V2,
+        }
+    }
 }
 
 /// What is killed, and when.
@@ -106,6 +140,9 @@ struct KillArgs {
 struct LobbyArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// The serializer: 1 or 2. With 1, ids are integers; with 2, strings.
+    #[arg(long, default_value = "2")]
+    vsn: Vsn,
     /// Students. With 0, teachers claim in vain for --seconds, and the report is what that costs.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     students: u32,
@@ -142,6 +179,9 @@ struct LobbyArgs {
 struct IdleArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// The serializer: 1 or 2. With 1, ids are integers; with 2, strings.
+    #[arg(long, default_value = "2")]
+    vsn: Vsn,
     /// Sockets, each with one student in the queue.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sockets: u32,
@@ -152,6 +192,9 @@ struct IdleArgs {
 struct FanoutArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// The serializer: 1 or 2.
+    #[arg(long, default_value = "2")]
+    vsn: Vsn,
     /// Members of the room, senders among them.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     members: u32,
@@ -180,6 +223,9 @@ struct FanoutArgs {
 struct ChurnArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// The serializer: 1 or 2.
+    #[arg(long, default_value = "2")]
+    vsn: Vsn,
     /// Rooms a minute.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     per_minute: u32,
@@ -205,6 +251,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Lobby(args) => local.block_on(&runtime, lobby::run(&args)),
         Command::Rooms(args) => local.block_on(&runtime, rooms::run(&args)),
+        Command::Feeds(args) => local.block_on(&runtime, feeds::run(&args)),
         Command::Idle(args) => local.block_on(&runtime, idle::run(&args)),
         Command::Fanout(args) => local.block_on(&runtime, fanout::run(&args)),
         Command::Churn(args) => local.block_on(&runtime, churn::run(&args)),

@@ -230,7 +230,8 @@ pub(super) fn times(times: Times) -> String {
     format!("p50 {:.2}  p99 {:.2}  max {:.2}", times.p50, times.p99, times.max)
 }
 
-fn print_end(violation: Option<&str>, interrupted: bool) {
+/// Whether a rule was broken, and whether the run went to its end.
+pub(super) fn print_end(violation: Option<&str>, interrupted: bool) {
     if interrupted {
         println!("interrupted: the figures are of a part of the run");
     }

@@ -14,19 +14,20 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use serde_json::json;
-use switchboard_contract::process::{EXIT_FAILURE, UsageError};
+use switchboard_contract::process::UsageError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 
+use super::end::End;
 use super::guest::{Broken, Door};
 use super::measure::{Cost, Meter};
 use super::progress::{Bar, Progress};
 use super::report::{ChurnReport, Round};
 use super::target::Target;
-use super::{ChurnArgs, EXIT_VIOLATION, interrupted};
+use super::{ChurnArgs, interrupted};
 use crate::client::Vsn;
 use traces::Look;
-pub(super) use traces::Traces;
+pub(super) use traces::{Traces, sum};
 
 /// How often it is looked whether all is gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -37,6 +38,7 @@ const GROWTH_PART: u64 = 10;
 
 /// What all visits of a run share.
 struct Hall {
+    vsn: Vsn,
     door: Door,
     prefix: String,
     done: Cell<u64>,
@@ -57,7 +59,12 @@ pub(super) async fn run(args: &ChurnArgs) -> anyhow::Result<ExitCode> {
         bail!(UsageError(format!("the log keeps entries for {age} s, which is longer than --settle {settle}: {hint}")));
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
-    let hall = Hall { door: Door::new(&args.target)?, prefix: format!("churn-{now}"), done: Cell::new(0) };
+    let hall = Hall {
+        vsn: args.vsn,
+        door: Door::new(&args.target.folder)?,
+        prefix: format!("churn-{now}"),
+        done: Cell::new(0),
+    };
     let mut run = Run {
         args,
         hall: Rc::new(hall),
@@ -74,15 +81,11 @@ pub(super) async fn run(args: &ChurnArgs) -> anyhow::Result<ExitCode> {
         interrupted = interrupted() => interrupted.context("cannot listen to signals").map(|()| true),
     };
     progress.end();
-    let (code, violation, interrupted) = match played {
-        Ok(false) => (ExitCode::SUCCESS, None, false),
-        Ok(true) => (ExitCode::from(EXIT_FAILURE), None, true),
-        Err(error) => (ExitCode::from(EXIT_VIOLATION), Some(error.downcast::<Broken>()?.to_string()), false),
-    };
+    let End { code, violation, interrupted } = End::of::<Broken>(played)?;
     let Run { before, rounds, meter, .. } = run;
     let report = ChurnReport {
         command: "churn",
-        vsn: if args.target.vsn == Vsn::V1 { 1 } else { 2 },
+        vsn: if args.vsn == Vsn::V1 { 1 } else { 2 },
         per_minute: args.per_minute,
         before,
         rounds,
@@ -176,7 +179,7 @@ impl Run<'_> {
 /// A room's whole life, as far as a user has to do with it.
 async fn visit(hall: Rc<Hall>, url: Rc<str>, round: u32, n: u64) -> anyhow::Result<()> {
     let (room, user) = (format!("{}-{round}-{n}", hall.prefix), format!("visitor-{n}"));
-    let mut guest = hall.door.enter(&url, &room, &user).await?;
+    let mut guest = hall.door.enter(hall.vsn, &url, &room, &user).await?;
     let said = guest.push("new_msg", json!({"broadcast": true, "text": "is anybody there?"}))?;
     if let Err(refused) = guest.answer(said).await? {
         return Err(Broken(format!("{user} may not speak in {room}: {refused}")).into());

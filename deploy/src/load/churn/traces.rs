@@ -150,7 +150,7 @@ fn subscriptions(varz: &str) -> anyhow::Result<u64> {
 }
 
 /// The sum of a metric over all its labels; 0 before it was first set.
-fn sum(metrics: &str, name: &str) -> u64 {
+pub(in crate::load) fn sum(metrics: &str, name: &str) -> u64 {
     let values = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let value = rest.strip_prefix('{').map_or(rest.strip_prefix(' '), |labels| Some(labels.rsplit_once(' ')?.1));

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, json};
 use tokio::sync::watch;
 
+use super::super::Speaks;
 use super::super::siege::{Kill, Strikes};
 use super::super::world::{Times, histogram};
 use super::judge::{Broken, Room, Violation};
@@ -64,34 +65,6 @@ pub(super) struct Tally {
     /// Presence events, and lists that were compared with all others of a quiet room.
     pub(super) presence_events: u64,
     pub(super) lists_compared: u64,
-}
-
-/// Which serializers members speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Speaks {
-    /// Every other one V1, the others V2.
-    Mix,
-    /// V1.
-    #[value(name = "1")]
-    #[serde(rename = "1")]
-    V1,
-    /// V2.
-    #[value(name = "2")]
-    #[serde(rename = "2")]
-    V2,
-}
-
-impl Speaks {
-    /// Of a member.
-    pub(super) fn vsn(self, member: u16) -> Vsn {
-        match self {
-            Speaks::V1 => Vsn::V1,
-            Speaks::V2 => Vsn::V2,
-            Speaks::Mix if member % 2 == 1 => Vsn::V1,
-            Speaks::Mix => Vsn::V2,
-        }
-    }
 }
 
 /// What all members of a run share.

@@ -100,7 +100,7 @@ pub(super) async fn play(
     arrivals: Arc<Semaphore>,
 ) -> Result<(), Violation> {
     let arrival = arrivals.acquire_owned().await.ok();
-    let vsn = hall.speaks.vsn(me);
+    let vsn = hall.speaks.vsn(me.into());
     let topic = format!("room:{}", hall.id(room));
     let number = u64::try_from(room).unwrap_or(0) << 16 | u64::from(me);
     let rng = StdRng::seed_from_u64(hall.seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)));

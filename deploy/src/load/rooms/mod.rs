@@ -10,27 +10,25 @@ mod report;
 mod voice;
 mod wire;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use switchboard_contract::process::EXIT_FAILURE;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::end::End;
 use super::lobby::ARRIVALS;
 use super::measure::{Costs, Meter};
 use super::progress::{Bar, Progress};
 use super::siege::Strikes;
 use super::target::Target;
-use super::{EXIT_VIOLATION, KillArgs, TargetArgs, interrupted, world};
-use crate::client::Vsn;
+use super::{KillArgs, Speaks, TargetArgs, interrupted, world};
 use crate::runfile;
-use hall::{Hall, Parts, Phase, Speaks};
+use hall::{Hall, Parts, Phase};
 use judge::Violation;
 use report::RoomsReport;
 use voice::Plan;
@@ -43,15 +41,8 @@ const ARRIVE_WITHIN: Duration = Duration::from_secs(60);
 /// Arguments of `switchboard load rooms`.
 #[derive(Debug, clap::Args)]
 pub(super) struct RoomsArgs {
-    /// A gateway, http://host:port or ws://host:port; several times for several. Default: those that run here.
-    #[arg(long = "gateway", value_name = "URL")]
-    gateways: Vec<String>,
-    /// The folder of run.json, which says what runs here.
-    #[arg(long, default_value = runfile::FOLDER)]
-    folder: PathBuf,
-    /// One JSON object on standard output instead of a table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
     /// Rooms.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rooms: u32,
@@ -81,13 +72,6 @@ fn churn(text: &str) -> Result<Duration, String> {
     super::time(text).ok_or_else(|| "a time is 10s, 500ms, or 0".to_owned())
 }
 
-/// How the run ended.
-enum End {
-    Done,
-    Interrupted,
-    Violation(Violation),
-}
-
 struct Run<'a> {
     args: &'a RoomsArgs,
     hall: Rc<Hall>,
@@ -104,10 +88,8 @@ struct Run<'a> {
 /// # Errors
 /// If there is nothing to put load on.
 pub(super) async fn run(args: &RoomsArgs) -> anyhow::Result<ExitCode> {
-    let RoomsArgs { gateways, folder, json, .. } = args;
-    // Members choose their serializers themselves.
-    let target = TargetArgs { gateways: gateways.clone(), folder: folder.clone(), vsn: Vsn::V2, json: *json };
-    let target = Target::find(&target)?;
+    let target = Target::find(&args.target)?;
+    let folder = &args.target.folder;
     let started = std::time::Instant::now();
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     eprintln!("--seed {seed} repeats the chances of this run");
@@ -136,9 +118,9 @@ pub(super) async fn run(args: &RoomsArgs) -> anyhow::Result<ExitCode> {
     };
     run.arrive(target.gateways());
     let mut progress = Progress::new();
-    let end = run.play(&mut progress).await;
+    let interrupted = run.play(&mut progress).await;
     progress.end();
-    run.report(end?)
+    run.report(End::of::<Violation>(interrupted)?)
 }
 
 impl Run<'_> {
@@ -153,7 +135,8 @@ impl Run<'_> {
         }
     }
 
-    async fn play(&mut self, progress: &mut Progress) -> anyhow::Result<End> {
+    /// Plays until the run is over, or `true`, is interrupted.
+    async fn play(&mut self, progress: &mut Progress) -> anyhow::Result<bool> {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let interrupt = interrupted();
@@ -163,35 +146,26 @@ impl Run<'_> {
                 biased;
                 interrupted = &mut interrupt => {
                     interrupted.context("cannot listen to signals")?;
-                    return Ok(End::Interrupted);
+                    return Ok(true);
                 }
                 _ = looks.tick() => {
-                    match self.look()? {
-                        Ok(false) => {}
-                        Ok(true) => return Ok(End::Done),
-                        Err(violation) => return Ok(End::Violation(violation)),
+                    if self.look()? {
+                        return Ok(false);
                     }
                     progress.show(&self.bars());
                 }
-                Some(ended) = self.users.join_next() => {
-                    if let Err(violation) = ended.context("a member's task failed")? {
-                        return Ok(End::Violation(violation));
-                    }
-                }
+                Some(ended) = self.users.join_next() => ended.context("a member's task failed")??,
             }
         }
     }
 
     /// Moves on to the next phase where the present one is over; whether the run is.
-    fn look(&mut self) -> anyhow::Result<Result<bool, Violation>> {
+    fn look(&mut self) -> anyhow::Result<bool> {
         if let Some(strikes) = &self.hall.strikes {
             strikes.failure()?;
             self.meter.look()?;
         }
-        let quiet = match self.hall.look() {
-            Ok(quiet) => quiet,
-            Err(violation) => return Ok(Err(violation)),
-        };
+        let quiet = self.hall.look()?;
         let now = Instant::now();
         let phase = *self.hall.phase.borrow();
         match phase {
@@ -222,15 +196,15 @@ impl Run<'_> {
                 } else if let Some(violation) = behind
                     && self.settled.is_some_and(|settled| now > settled + ARRIVE_WITHIN)
                 {
-                    return Ok(Err(violation));
+                    return Err(violation.into());
                 } else if self.settled.is_some_and(|settled| now > settled + 2 * ARRIVE_WITHIN) {
                     bail!("not quiet within {} s", 2 * ARRIVE_WITHIN.as_secs());
                 }
             }
-            Phase::Leaving if self.users.is_empty() => return Ok(Ok(true)),
+            Phase::Leaving if self.users.is_empty() => return Ok(true),
             Phase::Arriving | Phase::Talking | Phase::Leaving => {}
         }
-        Ok(Ok(false))
+        Ok(false)
     }
 
     fn bars(&self) -> Vec<Bar> {
@@ -246,11 +220,7 @@ impl Run<'_> {
     }
 
     fn report(self, end: End) -> anyhow::Result<ExitCode> {
-        let (code, violation, interrupted) = match end {
-            End::Done => (ExitCode::SUCCESS, None, false),
-            End::Interrupted => (ExitCode::from(EXIT_FAILURE), None, true),
-            End::Violation(violation) => (ExitCode::from(EXIT_VIOLATION), Some(violation.to_string()), false),
-        };
+        let End { code, violation, interrupted } = end;
         let costs = match self.costs {
             Some(costs) => costs,
             None => self.meter.read()?,
@@ -260,7 +230,7 @@ impl Run<'_> {
         let connect = (connected - self.began).as_secs_f64();
         let talk = (settled - connected).as_secs_f64();
         let report = RoomsReport::new(self.args, &self.hall, (connect, talk), costs, violation, interrupted);
-        report.print(self.args.json)?;
+        report.print(self.args.target.json)?;
         Ok(code)
     }
 }

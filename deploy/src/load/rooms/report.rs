@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use super::super::Speaks;
 use super::super::measure::Costs;
-use super::super::report::{line, print_costs, print_strikes, times};
+use super::super::report::{line, print_costs, print_end, print_strikes, times};
 use super::super::siege::StrikesReport;
 use super::super::world::Times;
 use super::RoomsArgs;
-use super::hall::{Hall, Speaks, Tally};
+use super::hall::{Hall, Tally};
 
 /// What a run of rooms found.
 #[derive(Debug, Serialize)]
@@ -56,10 +57,6 @@ impl RoomsReport {
         let (message_ms, ack_ms) = hall.times();
         // Less than a float holds.
         let count = |n: u64| f64::from(u32::try_from(n.max(1)).unwrap_or(u32::MAX));
-        let gateway = |name: &str| name.starts_with("gateway");
-        let living = costs.processes.iter().filter(|cost| gateway(&cost.name)).map(|cost| cost.cpu_seconds);
-        let dead = costs.dead.iter().filter(|(name, _)| gateway(name)).map(|(_, dead)| dead.cpu_seconds);
-        let gateways: f64 = living.chain(dead).sum();
         RoomsReport {
             command: "rooms",
             vsn: args.vsn,
@@ -73,7 +70,7 @@ impl RoomsReport {
             message_ms,
             ack_ms,
             cpu_us_per_message: 1e6 * costs.cpu_seconds / count(tally.messages),
-            gateway_us_per_delivery: 1e6 * gateways / count(tally.deliveries),
+            gateway_us_per_delivery: 1e6 * costs.of("gateway") / count(tally.deliveries),
             strikes: hall.strikes.as_ref().map(|strikes| strikes.report()),
             costs,
             violation,
@@ -111,14 +108,7 @@ impl RoomsReport {
             print_strikes(strikes);
         }
         print_costs(&self.costs);
-        if self.interrupted {
-            println!("interrupted: the figures are of a part of the run");
-        }
-        match &self.violation {
-            Some(violation) => println!("\nVIOLATION: {violation}"),
-            None if !self.interrupted => println!("\nno violation"),
-            None => println!("\nno violation so far"),
-        }
+        print_end(self.violation.as_deref(), self.interrupted);
         Ok(())
     }
 }

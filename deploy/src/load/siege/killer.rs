@@ -126,7 +126,11 @@ async fn watch_leader(strikes: Rc<Strikes>, struck: Vec<Process>) {
     }
 }
 
-fn read(folder: &Path) -> anyhow::Result<RunFile> {
+/// What runs here.
+///
+/// # Errors
+/// If nothing does any more.
+pub(in crate::load) fn read(folder: &Path) -> anyhow::Result<RunFile> {
     RunFile::read(folder)?.context("run.json is gone: the runner has ended (see up --deaths)")
 }
 
@@ -210,7 +214,7 @@ async fn served_again(strikes: &Strikes, kill: Kill, struck: &[Process]) -> anyh
 }
 
 /// Whether all of them are ready, and none of those killed among them.
-async fn all_up(processes: &[&Process], struck: &[Process], killed: bool) -> bool {
+pub(in crate::load) async fn all_up(processes: &[&Process], struck: &[Process], killed: bool) -> bool {
     for process in processes {
         let same = struck.iter().any(|victim| victim.id == process.id);
         if (killed && same) || !is_ready(process).await {

@@ -1,9 +1,9 @@
 //! `switchboard load lobby --kill`: the lobby's run while processes are killed.
 //!
 //! `orders` say what is killed and when, `killer` kills, `pause` stops, `fencing` counts what it led to, `takeover` how
-//! long clients waited; `strikes` holds these together, for the run of rooms too. `life` plays a user on one socket
-//! after the other, `player` and `talk` decide what it asks for, `judge` says whether what all of them saw can be. The run's
-//! phases are `lobby`'s.
+//! long clients waited; `strikes` holds these together, for the run of rooms too. The run of feeds has a striker of
+//! its own, and takes what it needs of `killer` and `pause`. `life` plays a user on one socket after the other, `player`
+//! and `talk` decide what it asks for, `judge` says whether what all of them saw can be. The run's phases are `lobby`'s.
 
 pub(super) mod backoff;
 mod fencing;
@@ -33,8 +33,11 @@ use super::checker::{Plan, Took, Violation, Who};
 use super::lobby::ARRIVALS;
 use super::world::{Halt, World};
 use judge::{Event, Judge};
+pub(super) use killer::{all_up, read};
 pub(super) use orders::{Every, Kill};
+pub(super) use pause::Paused;
 pub(super) use strikes::{Strikes, StrikesReport};
+pub(super) use takeover::median_and_worst;
 
 /// The protocol's bound, as clients see it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);

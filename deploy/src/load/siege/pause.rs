@@ -6,11 +6,11 @@ use crate::runfile::{Process, ProcessId};
 
 /// Stopped processes. They go on when this is dropped: also where the run fails, or is interrupted, meanwhile.
 #[derive(Debug)]
-pub(super) struct Paused(Vec<ProcessId>);
+pub(in crate::load) struct Paused(Vec<ProcessId>);
 
 impl Paused {
     /// Stops them.
-    pub(super) fn new(processes: &[Process]) -> Paused {
+    pub(in crate::load) fn new(processes: &[Process]) -> Paused {
         let ids: Vec<ProcessId> = processes.iter().map(|process| process.id).collect();
         ids.iter().for_each(|id| id.signal(Signal::STOP));
         Paused(ids)

@@ -96,21 +96,26 @@ impl Takeovers {
     /// Kind by kind, in the order in which they were named.
     pub(super) fn report(&self) -> Vec<OfKind> {
         let of = |(kind, kills, times): &(Kill, u32, Vec<Duration>)| {
-            let mut sorted = times.clone();
-            sorted.sort_unstable();
-            let at = |index: usize| sorted.get(index).map_or(0.0, Duration::as_secs_f64);
-            let last = sorted.len().saturating_sub(1);
+            let (takeover_median_seconds, takeover_worst_seconds) = median_and_worst(times);
             OfKind {
                 kind: *kind,
                 kills: *kills,
-                takeovers: sorted.len(),
-                // Of an even number, the mean of the two in the middle.
-                takeover_median_seconds: f64::midpoint(at(last / 2), at(last.div_ceil(2))),
-                takeover_worst_seconds: at(last),
+                takeovers: times.len(),
+                takeover_median_seconds,
+                takeover_worst_seconds,
             }
         };
         self.kinds.iter().map(of).collect()
     }
+}
+
+/// The median and the longest of these times, in seconds; of an even number, the mean of the two in the middle.
+pub(in crate::load) fn median_and_worst(times: &[Duration]) -> (f64, f64) {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let at = |index: usize| sorted.get(index).map_or(0.0, Duration::as_secs_f64);
+    let last = sorted.len().saturating_sub(1);
+    (f64::midpoint(at(last / 2), at(last.div_ceil(2))), at(last))
 }
 
 #[cfg(test)]
