@@ -37,6 +37,21 @@ pub struct FeedRecord {
     /// Since when the source has not answered, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale: Option<Stale>,
+    /// How the source was asked in this epoch, for people; `None`: not yet. It goes with every write, and is otherwise
+    /// repeated each [`crate::limits::FEED_POLLED_REPEAT`] at most, so it may be that old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polled: Option<Polled>,
+}
+
+/// How a feed's owner has asked the source since its epoch began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Polled {
+    /// The last time. RFC 3339.
+    pub at: Box<str>,
+    /// How often.
+    pub polls: u64,
+    /// How often there was no value.
+    pub failed: u64,
 }
 
 /// A value of a feed.
@@ -126,4 +141,21 @@ pub struct HistoryBeat {
     /// Its last one: it stops, and its feeds are to be taken at once.
     #[serde(default)]
     pub leaving: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{decode, encode};
+
+    #[test]
+    fn a_record_of_an_older_version_says_nothing_of_polls() {
+        let older = r#"{"v":1,"feed":"n","owner":"host-a1b2c3","epoch":3,"asked":1}"#;
+        let record: FeedRecord = decode("record", older.as_bytes()).expect("a record");
+        assert_eq!(record.polled, None);
+        assert_eq!(encode(&record), older.as_bytes());
+        let polled = Some(Polled { at: "2023-11-14T22:13:10.000Z".into(), polls: 7, failed: 2 });
+        let record = FeedRecord { polled: polled.clone(), ..record };
+        assert_eq!(decode::<FeedRecord>("record", &encode(&record)).expect("a record").polled, polled);
+    }
 }

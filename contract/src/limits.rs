@@ -316,6 +316,8 @@ pub const FEED_PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 pub const FEED_RELEASE_GRACE: Duration = Duration::from_millis(500);
 /// A source that fails is asked ever more seldom, up to this interval or ten of the feed's, whichever is shorter.
 pub const FEED_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// When a feed was polled last is written at most this often, where nothing else is to be written.
+pub const FEED_POLLED_REPEAT: Duration = Duration::from_secs(10);
 /// A replica listens to the heartbeats of others for so long before its own first one.
 pub const FEED_LISTEN: Duration = Duration::from_millis(1500);
 /// A feed that could not be taken, or was taken away, is tried again after this time.

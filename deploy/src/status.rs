@@ -11,7 +11,7 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
-use switchboard_contract::feed::{FeedRecord, Stale};
+use switchboard_contract::feed::{FeedRecord, Polled, Stale};
 use switchboard_contract::limits::REQUEST_TIMEOUT;
 use switchboard_contract::lobby::{GatewayRecord, Leader};
 use switchboard_contract::names::{FEEDS_BUCKET, FeedId, GATEWAYS_BUCKET, Incarnation, MatcherVerb};
@@ -65,6 +65,12 @@ struct FeedSeen {
     epoch: u64,
     /// How old its value is, in seconds; `None`: there is none yet.
     age: Option<u64>,
+    /// How long ago its owner asked the source, in seconds, as far as it has said so; `None`: not yet.
+    polled: Option<u64>,
+    /// How often it did since its epoch began.
+    polls: u64,
+    /// How many of those brought no value.
+    errors: u64,
     stale: Option<Stale>,
 }
 
@@ -146,10 +152,14 @@ async fn records<R: for<'de> Deserialize<'de>>(
 
 fn seen_feed(record: FeedRecord, now: SystemTime) -> FeedSeen {
     use time::format_description::well_known::Rfc3339;
-    let FeedRecord { feed, owner, epoch, last, stale, .. } = record;
-    let at = last.and_then(|last| time::OffsetDateTime::parse(&last.at, &Rfc3339).ok());
-    let age = at.map(|at| now.duration_since(at.into()).unwrap_or_default().as_secs());
-    FeedSeen { feed, owner, epoch, age, stale }
+    let FeedRecord { feed, owner, epoch, last, stale, polled, .. } = record;
+    let age = |at: &str| {
+        let at = time::OffsetDateTime::parse(at, &Rfc3339).ok()?;
+        Some(now.duration_since(at.into()).unwrap_or_default().as_secs())
+    };
+    let age_of_value = last.and_then(|last| age(&last.at));
+    let Polled { at, polls, failed } = polled.unwrap_or_default();
+    FeedSeen { feed, owner, epoch, age: age_of_value, polled: age(&at), polls, errors: failed, stale }
 }
 
 fn table(seen: &Seen) -> String {
@@ -182,11 +192,13 @@ fn table(seen: &Seen) -> String {
     }
     let width = seen.feeds.iter().map(|feed| feed.feed.as_str().len()).max().unwrap_or(0).max(4);
     let owners = seen.feeds.iter().map(|feed| feed.owner.as_str().len()).max().unwrap_or(0).max(5);
-    let _ = writeln!(text, "\n{:width$}  {:owners$}  {:>9}  stale", "feed", "owner", "value age");
-    for FeedSeen { feed, owner, age, stale, .. } in &seen.feeds {
-        let age = age.map_or("none yet".to_owned(), |age| format!("{age} s"));
+    let (feed, owner) = ("feed", "owner");
+    let _ = writeln!(text, "\n{feed:width$}  {owner:owners$}  value age  last poll      polls     errors  stale");
+    for FeedSeen { feed, owner, age, polled, polls, errors, stale, .. } in &seen.feeds {
+        let ago = |age: &Option<u64>| age.map_or("none yet".to_owned(), |age| format!("{age} s"));
+        let (feed, owner, age, polled) = (feed.as_str(), owner.as_str(), ago(age), ago(polled));
         let stale = stale.as_ref().map_or(String::new(), |stale| format!("  {} since {}", stale.reason, stale.since));
-        let _ = writeln!(text, "{:width$}  {:owners$}  {age:>9}{stale}", feed.as_str(), owner.as_str());
+        let _ = writeln!(text, "{feed:width$}  {owner:owners$}  {age:>9}  {polled:>9}  {polls:>9}  {errors:>9}{stale}");
     }
     if seen.feed_count > seen.feeds.len() {
         let _ = writeln!(text, "and {} more", seen.feed_count - seen.feeds.len());
@@ -242,17 +254,19 @@ mod tests {
         let last = r#"{"value":7,"version":[3,1],"at":"2023-11-14T22:13:10.000Z"}"#;
         let stale = r#"{"since":"2023-11-14T22:13:12.000Z","reason":"no answer in time"}"#;
         let new = record(&format!(r#"{{"v":1,"feed":"orders:a","owner":"{owner}","epoch":3,"asked":1}}"#));
-        let old =
-            format!(r#"{{"v":1,"feed":"n","owner":"{owner}","epoch":3,"asked":1,"last":{last},"stale":{stale}}}"#);
+        let polled = r#"{"at":"2023-11-14T22:13:19.000Z","polls":700,"failed":8}"#;
+        let said = format!(r#""last":{last},"stale":{stale},"polled":{polled}"#);
+        let old = format!(r#"{{"v":1,"feed":"n","owner":"{owner}","epoch":3,"asked":1,{said}}}"#);
         let feeds = vec![seen_feed(record(&old), now), seen_feed(new, now)];
         let text = table(&Seen { matcher: None, process: None, gateways: vec![], feeds, feed_count: 5 });
         let feeds = text.split("since\n").nth(1).expect("the table of feeds");
         assert_eq!(
             feeds,
             "\n\
-             feed      owner        value age  stale\n\
-             n         host-abc123       10 s  no answer in time since 2023-11-14T22:13:12.000Z\n\
-             orders:a  host-abc123   none yet\n\
+             feed      owner        value age  last poll      polls     errors  stale\n\
+             n         host-abc123       10 s        1 s        700          8  no answer in time \
+             since 2023-11-14T22:13:12.000Z\n\
+             orders:a  host-abc123   none yet   none yet          0          0\n\
              and 3 more\n"
         );
     }

@@ -10,6 +10,7 @@ const POLLS: &str = "switchboard_history_feed_polls_total";
 const SECONDS: &str = "switchboard_history_feed_poll_seconds";
 const SKIPPED: &str = "switchboard_history_feed_polls_skipped_total";
 const VALUES: &str = "switchboard_history_feed_values_total";
+const PANICS: &str = "switchboard_history_feed_panics_total";
 const TAKEN: &str = "switchboard_history_feed_take_overs_total";
 const OWNED: &str = "switchboard_history_feeds_owned";
 const KNOWN: &str = "switchboard_history_feeds_known";
@@ -24,6 +25,7 @@ pub(crate) fn describe() {
         "Polls left out: busy, the source had no turn in time; unheard, NATS or gateways were silent."
     );
     describe_counter!(VALUES, "Values of feeds that were new.");
+    describe_counter!(PANICS, "Tasks of feeds that panicked, each begun again after a while.");
     describe_counter!(TAKEN, "Feeds taken over from other replicas.");
     describe_gauge!(OWNED, "Feeds polled by this replica.");
     describe_gauge!(KNOWN, "Feeds that somebody listens to.");
@@ -41,6 +43,10 @@ pub(crate) fn observe_skipped(why: &'static str) {
 
 pub(crate) fn observe_value() {
     counter!(VALUES).increment(1);
+}
+
+pub(crate) fn observe_panic() {
+    counter!(PANICS).increment(1);
 }
 
 pub(crate) fn observe_take_over() {

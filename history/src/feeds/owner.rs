@@ -77,8 +77,16 @@ impl Replicas {
 
     /// Who is to poll this feed; `None`: nobody who lives knows it.
     pub fn winner(&self, feed: &FeedId) -> Option<&Incarnation> {
-        let able = self.known.iter().filter(|(_, known)| known.feeds.contains(feed.name()));
-        able.max_by_key(|(_, known)| weight(feed, known.seed)).map(|(replica, _)| replica)
+        self.knowing(feed).max_by_key(|(_, known)| weight(feed, known.seed)).map(|(replica, _)| replica)
+    }
+
+    /// All who live and know the feed's name; not each of them may take its argument.
+    pub fn able(&self, feed: &FeedId) -> impl Iterator<Item = &Incarnation> {
+        self.knowing(feed).map(|(replica, _)| replica)
+    }
+
+    fn knowing(&self, feed: &FeedId) -> impl Iterator<Item = (&Incarnation, &Known)> {
+        self.known.iter().filter(|(_, known)| known.feeds.contains(feed.name()))
     }
 
     /// Who is to delete the record of a feed that nobody knows any more, as after a change of the configuration.

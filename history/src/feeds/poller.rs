@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use switchboard_contract::ack::Outcome;
-use switchboard_contract::feed::{FeedRecord, Stale, Told, Value};
+use switchboard_contract::feed::{FeedRecord, Polled, Stale, Told, Value};
 use switchboard_contract::limits::{
     FEED_BACKOFF_MAX, FEED_BEGINS_MAX, FEED_POLL_AT_ONCE, FEED_PROBE_TIMEOUT, FEED_RELEASE_GRACE, FEED_WRITES_MAX,
 };
 use switchboard_contract::names::{FeedId, Incarnation};
 use switchboard_contract::nats::{Nats, RequestError};
 use switchboard_contract::wire::{V1, encode, timestamp};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::board::Ended;
 use super::config::{Catalogue, Feed};
@@ -51,13 +51,10 @@ impl Shared {
     }
 }
 
-/// Polls a feed until it ends, or another replica has it. `seen` is the sequence of its record's last known write.
-pub(crate) async fn poll(shared: Arc<Shared>, id: FeedId, seen: u64) -> Ended {
-    let Some(feed) = shared.catalogue.find(&id) else {
-        // Its name is known and its argument is not: another replica's configuration has another pattern.
-        return Ended::NotTaken;
-    };
-    match Poller::begin(&shared, feed, id, seen).await {
+/// Polls a feed until it ends, or another replica has it. `writes` has the sequence of its record's last known write.
+pub(crate) async fn poll(shared: Arc<Shared>, id: FeedId, writes: watch::Receiver<u64>) -> Ended {
+    let Some(feed) = shared.catalogue.find(&id) else { return Ended::NotTaken };
+    match Poller::begin(&shared, feed, id, writes).await {
         Ok(mut poller) => loop {
             if let Err(ended) = poller.turn().await {
                 tracing::info!(feed = %poller.id, ?ended, "a feed is not polled here any more");
@@ -68,13 +65,14 @@ pub(crate) async fn poll(shared: Arc<Shared>, id: FeedId, seen: u64) -> Ended {
     }
 }
 
-/// Deletes the record of a feed that no replica knows.
-pub(crate) async fn bury(shared: Arc<Shared>, id: FeedId, seen: u64) -> Ended {
+/// Deletes the record of a feed that no replica is to poll. One of `able` may still do so, by another configuration.
+pub(crate) async fn bury(shared: Arc<Shared>, id: FeedId, seen: u64, able: Vec<Incarnation>) -> Ended {
     match store::get(&shared.nats, &id).await {
         Ok((revision, None)) => Ended::Gone { seq: revision.max(seen) + 1 },
+        Ok((_, Some(record))) if able.contains(&record.owner) => Ended::NotTaken,
         Ok((revision, Some(_))) => match store::put(&shared.nats, &id, revision, None).await {
             Outcome::Committed { seq } => {
-                tracing::info!(feed = %id, "no replica knows this feed any more: its record is deleted");
+                tracing::info!(feed = %id, "nobody is to poll this feed any more: its record is deleted");
                 Ended::Gone { seq }
             }
             Outcome::Fenced | Outcome::Unknown => Ended::NotTaken,
@@ -93,8 +91,12 @@ struct Poller<'a> {
     schedule: Schedule,
     memory: Memory,
     wait: Wait,
-    /// Nobody was there when it was asked last.
-    nobody: bool,
+    /// Nobody was there when it was asked last, and so often somebody had asked for the feed by then.
+    nobody: Option<u64>,
+    /// In this epoch.
+    polled: Option<Polled>,
+    /// The sequence of the record's last write, as far as it has been heard of.
+    writes: watch::Receiver<u64>,
 }
 
 /// What comes before the next poll.
@@ -115,7 +117,13 @@ enum Checked {
 
 impl<'a> Poller<'a> {
     /// Makes this replica the owner, if it is not.
-    async fn begin(shared: &'a Shared, feed: &'a Feed, id: FeedId, seen: u64) -> Result<Poller<'a>, Ended> {
+    async fn begin(
+        shared: &'a Shared,
+        feed: &'a Feed,
+        id: FeedId,
+        mut writes: watch::Receiver<u64>,
+    ) -> Result<Poller<'a>, Ended> {
+        let seen = *writes.borrow_and_update();
         let _turn = shared.begins.acquire().await;
         let (revision, record) = store::get(&shared.nats, &id).await.map_err(|_| Ended::NotTaken)?;
         let Some(mut record) = record else { return Err(Ended::Gone { seq: revision.max(seen) + 1 }) };
@@ -124,6 +132,7 @@ impl<'a> Poller<'a> {
         if taken {
             let before = std::mem::replace(&mut record.owner, shared.me.clone());
             record.epoch += 1;
+            record.polled = None;
             match store::put(&shared.nats, &id, revision, Some(&record)).await {
                 Outcome::Committed { seq } => revision = seq,
                 Outcome::Fenced | Outcome::Unknown => return Err(Ended::NotTaken),
@@ -135,17 +144,21 @@ impl<'a> Poller<'a> {
         }
         let never = record.last.is_none() && record.stale.is_none();
         let at_once = never || (taken && feed.interval >= FEED_POLL_AT_ONCE);
+        let mut schedule = Schedule::new(&id, feed.interval);
+        schedule.wrote(unix_ms());
         Ok(Poller {
             shared,
             feed,
             epoch: record.epoch,
             revision,
+            polled: record.polled.clone(),
             record,
-            schedule: Schedule::new(&id, feed.interval),
+            schedule,
             id,
             memory: Memory::default(),
             wait: if at_once { Wait::Nothing } else { Wait::Phase },
-            nobody: false,
+            nobody: None,
+            writes,
         })
     }
 
@@ -157,7 +170,7 @@ impl<'a> Poller<'a> {
             Wait::Phase => {
                 let now = unix_ms();
                 let at = self.schedule.next(now);
-                tokio::time::sleep(Duration::from_millis(at.saturating_sub(now))).await;
+                self.rest(Duration::from_millis(at.saturating_sub(now))).await?;
             }
         }
         match self.check().await? {
@@ -165,15 +178,16 @@ impl<'a> Poller<'a> {
                 if self.wait != Wait::Phase {
                     self.schedule.poll_now(unix_ms());
                 }
-                (self.nobody, self.wait) = (false, Wait::Phase);
+                (self.nobody, self.wait) = (None, Wait::Phase);
             }
-            Checked::Nobody if self.nobody => return self.release().await,
+            Checked::Nobody if self.nobody == Some(self.record.asked) => return self.release().await,
             Checked::Nobody => {
-                (self.nobody, self.wait) = (true, Wait::Grace);
+                (self.nobody, self.wait) = (Some(self.record.asked), Wait::Grace);
                 return Ok(());
             }
             Checked::Unknown => {
                 metrics::observe_skipped("unheard");
+                self.nobody = None;
                 // The next phase is soon, or it is tried again.
                 let soon = self.wait == Wait::Phase && self.feed.interval < FEED_POLL_AT_ONCE;
                 self.wait = if soon { Wait::Phase } else { Wait::Grace };
@@ -184,20 +198,47 @@ impl<'a> Poller<'a> {
             return Ok(());
         }
         let begun = Instant::now();
-        match self.shared.sources.ask(&self.shared.nats, self.feed, self.id.argument(), &mut self.memory).await {
-            None => {
-                metrics::observe_skipped("busy");
-                Ok(())
-            }
-            Some(Ok(answer)) => {
-                metrics::observe_poll(begun.elapsed(), None);
+        let answer = self.shared.sources.ask(&self.shared.nats, self.feed, self.id.argument(), &mut self.memory).await;
+        let Some(answer) = answer else {
+            metrics::observe_skipped("busy");
+            return Ok(());
+        };
+        metrics::observe_poll(begun.elapsed(), answer.as_ref().err().map(|failure| failure.fault));
+        let polled = self.polled.get_or_insert_default();
+        polled.at = timestamp(SystemTime::now()).into();
+        polled.polls += 1;
+        polled.failed += u64::from(answer.is_err());
+        let news = match answer {
+            Ok(answer) => {
                 self.schedule.succeeded();
-                self.answered(answer).await
+                self.answered(answer).await?
             }
-            Some(Err(failure)) => {
-                metrics::observe_poll(begun.elapsed(), Some(failure.fault));
+            Err(failure) => {
                 self.schedule.failed(unix_ms(), rand::random());
-                self.failed(failure).await
+                self.failed(failure).await?
+            }
+        };
+        if !news && self.schedule.is_to_be_written(unix_ms()) {
+            self.write(|_| {}).await?;
+        }
+        Ok(())
+    }
+
+    /// Until the next phase. Where that may be far away, a record that somebody else writes meanwhile is looked at: it
+    /// may have another owner now, or be that of a new life, which nobody would poll before that phase.
+    async fn rest(&mut self, how_long: Duration) -> Result<(), Ended> {
+        let until = tokio::time::Instant::now() + how_long;
+        let looks = self.feed.interval >= FEED_POLL_AT_ONCE;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                Ok(()) = self.writes.changed(), if looks => {}
+            }
+            let written = *self.writes.borrow_and_update();
+            if written > self.revision
+                && let Some((revision, record)) = self.read().await?
+            {
+                (self.revision, self.record) = (revision, record);
             }
         }
     }
@@ -241,16 +282,17 @@ impl<'a> Poller<'a> {
         }
     }
 
-    async fn answered(&mut self, answer: Answer) -> Result<(), Ended> {
+    /// `false`: there was nothing to write.
+    async fn answered(&mut self, answer: Answer) -> Result<bool, Ended> {
         let value = match (answer, &self.record.last) {
             (Answer::Value(value), _) => value,
             (Answer::Unchanged, Some(last)) => last.value.clone(),
-            (Answer::Unchanged, None) => return Ok(()),
+            (Answer::Unchanged, None) => return Ok(false),
         };
         let same = self.record.last.as_ref().is_some_and(|last| last.value.get() == value.get());
         // After a failure the same value is told again: so clients know that it is fresh.
         if same && self.record.stale.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let at: Box<str> = timestamp(SystemTime::now()).into();
         let written = self.write(|record| {
@@ -264,16 +306,20 @@ impl<'a> Poller<'a> {
         if written.await? {
             metrics::observe_value();
             self.tell(true).await;
+        } else {
+            // "Unchanged" would be said of a value that the record does not have.
+            self.memory = Memory::default();
         }
-        Ok(())
+        Ok(true)
     }
 
-    async fn failed(&mut self, failure: Failure) -> Result<(), Ended> {
+    /// `false`: there was nothing to write.
+    async fn failed(&mut self, failure: Failure) -> Result<bool, Ended> {
         let reason = failure.fault.reason();
         let words = failure.words;
         if self.record.stale.as_ref().is_some_and(|stale| &*stale.reason == reason) {
             tracing::debug!(feed = %self.id, reason, words, "the source still fails");
-            return Ok(());
+            return Ok(false);
         }
         if self.shared.warns(self.feed) {
             tracing::warn!(feed = %self.id, reason, words, "the source fails");
@@ -288,17 +334,20 @@ impl<'a> Poller<'a> {
         if written.await? {
             self.tell(false).await;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Changes the record; `false` if nobody knows whether it was: the next poll reads what it says.
+    /// Changes the record, and says in it when there was a poll. `false` if nobody knows whether it was: the next poll
+    /// reads what it says.
     async fn write(&mut self, change: impl Fn(&mut FeedRecord)) -> Result<bool, Ended> {
         for _ in 0..FEED_WRITES_MAX {
             let mut record = self.record.clone();
             change(&mut record);
+            record.polled = self.polled.clone();
             match store::put(&self.shared.nats, &self.id, self.revision, Some(&record)).await {
                 Outcome::Committed { seq } => {
                     (self.revision, self.record) = (seq, record);
+                    self.schedule.wrote(unix_ms());
                     return Ok(true);
                 }
                 Outcome::Unknown => return Ok(false),

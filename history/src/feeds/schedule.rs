@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use switchboard_contract::limits::FEED_BACKOFF_MAX;
+use switchboard_contract::limits::{FEED_BACKOFF_MAX, FEED_POLLED_REPEAT};
 use switchboard_contract::names::FeedId;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -13,26 +13,27 @@ use xxhash_rust::xxh3::xxh3_64;
 #[derive(Clone, Debug)]
 pub struct Schedule {
     interval: u64,
-    offset: u64,
+    hash: u64,
     /// The next phase comes behind this.
     behind: u64,
     failures: u32,
     not_before: u64,
+    /// In which of the times of [`FEED_POLLED_REPEAT`], counted from the feed's own phase, the record was written last.
+    written: u64,
 }
 
 impl Schedule {
     /// Of a feed with this interval.
     pub fn new(feed: &FeedId, interval: Duration) -> Schedule {
-        let interval = ms(interval).max(1);
-        let offset = xxh3_64(feed.as_str().as_bytes()) % interval;
-        Schedule { interval, offset, behind: 0, failures: 0, not_before: 0 }
+        let hash = xxh3_64(feed.as_str().as_bytes());
+        Schedule { interval: ms(interval).max(1), hash, behind: 0, failures: 0, not_before: 0, written: 0 }
     }
 
     /// The next phase. Each is named once, though a timer may fire early by the wall clock.
     pub fn next(&mut self, now: u64) -> u64 {
         // After the clock was set back, what was said before does not count.
         let from = if self.behind <= now + self.interval { now.max(self.behind) } else { now };
-        let since = (from + self.interval - self.offset) % self.interval;
+        let since = (from + self.interval - self.hash % self.interval) % self.interval;
         self.behind = from + self.interval - since;
         self.behind
     }
@@ -44,15 +45,15 @@ impl Schedule {
 
     /// Whether the source is to be asked at all, or still left alone because it failed.
     pub fn may_poll(&self, now: u64) -> bool {
-        now >= self.not_before
+        // What is further away than any wait was said before the clock was set back.
+        now >= self.not_before || self.not_before > now + self.longest() + self.interval
     }
 
     /// The source failed: it is left alone for twice as long as after the failure before. `jitter` from 0 to 1 keeps
     /// feeds of one source that failed together from asking together.
     pub fn failed(&mut self, now: u64, jitter: f64) {
         self.failures = self.failures.saturating_add(1);
-        let most = (10 * self.interval).min(ms(FEED_BACKOFF_MAX)).max(self.interval);
-        let wait = self.interval.saturating_mul(1 << self.failures.min(16)).min(most);
+        let wait = self.interval.saturating_mul(1 << self.failures.min(16)).min(self.longest());
         // The phase that comes next anyway is as near as an interval: so the wait is counted to just before a phase.
         let jitter = (self.interval.min(wait / 4) as f64 * jitter.clamp(0.0, 1.0)) as u64;
         self.not_before = now + wait - self.interval / 2 + jitter;
@@ -61,6 +62,27 @@ impl Schedule {
     /// The source answered.
     pub fn succeeded(&mut self) {
         (self.failures, self.not_before) = (0, 0);
+    }
+
+    /// The feed's record was written, whatever for.
+    pub fn wrote(&mut self, now: u64) {
+        self.written = self.repeats(now);
+    }
+
+    /// Whether the record is to be written only to say when there was a poll: once in [`FEED_POLLED_REPEAT`], for each
+    /// feed at another moment; or with each poll, if the interval is longer.
+    pub fn is_to_be_written(&self, now: u64) -> bool {
+        self.interval >= ms(FEED_POLLED_REPEAT) || self.repeats(now) != self.written
+    }
+
+    fn repeats(&self, now: u64) -> u64 {
+        let repeat = ms(FEED_POLLED_REPEAT);
+        (now + repeat - self.hash % repeat) / repeat
+    }
+
+    /// The longest wait after a failure.
+    fn longest(&self) -> u64 {
+        (10 * self.interval).min(ms(FEED_BACKOFF_MAX)).max(self.interval)
     }
 }
 
@@ -126,6 +148,41 @@ mod tests {
         let mut schedule = schedule("a", 1_000);
         schedule.next(T);
         assert!(schedule.next(T - 3_600_000) <= T - 3_600_000 + 1_000);
+        schedule.failed(T, 1.0);
+        assert!(!schedule.may_poll(T - 1_000), "set back a little");
+        assert!(schedule.may_poll(T - 3_600_000));
+    }
+
+    #[test]
+    fn that_a_feed_was_polled_is_written_once_in_ten_seconds_and_not_by_all_at_once() {
+        let mut tenths = [0; 10];
+        for n in 0..1_000 {
+            let mut schedule = schedule(&format!("n:{n}"), 1_000);
+            let mut now = schedule.next(T);
+            schedule.wrote(now);
+            let mut writes = Vec::new();
+            for _ in 0..60 {
+                now = schedule.next(now);
+                if schedule.is_to_be_written(now) {
+                    schedule.wrote(now);
+                    writes.push(now);
+                }
+            }
+            assert_eq!(writes.len(), 6, "{n}");
+            assert!(writes.windows(2).all(|pair| pair[1] - pair[0] == 10_000), "{n}");
+            tenths[(writes[0] / 1_000 % 10) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|count| (60..=140).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn a_feed_of_long_intervals_says_each_poll_and_so_does_a_clock_that_was_set_back() {
+        for (interval, at_once) in [(10_000, true), (3_600_000, true), (9_999, false), (1_000, false)] {
+            let mut schedule = schedule("a", interval);
+            schedule.wrote(T);
+            assert_eq!(schedule.is_to_be_written(T), at_once, "{interval}");
+            assert!(schedule.is_to_be_written(T - 3_600_000), "{interval}");
+        }
     }
 
     #[test]

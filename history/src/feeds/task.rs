@@ -1,5 +1,7 @@
 //! The task of feeds: hears replicas and records, begins to poll what is its own, answers gateways.
 
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +10,9 @@ use async_nats::jetstream::Message;
 use async_nats::service::Request;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::{Client, Subscriber};
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use switchboard_contract::ack::is_marker;
 use switchboard_contract::feed::{HistoryBeat, Want};
 use switchboard_contract::limits::{
@@ -20,7 +22,7 @@ use switchboard_contract::names::{ALIVE_HISTORY, FeedId, Incarnation, alive_hist
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::{V1, decode, encode};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +49,8 @@ pub(crate) struct Feeds {
     beats: Subscriber,
     fed: mpsc::Receiver<Fed>,
     polling: JoinSet<(FeedId, Ended)>,
+    /// Tells those tasks of writes to their records: one each.
+    writes: BTreeMap<FeedId, watch::Sender<u64>>,
     /// At most [`FEED_WANTS_MAX`].
     wants: FuturesUnordered<BoxFuture<'static, ()>>,
 }
@@ -75,6 +79,7 @@ impl Feeds {
             beats,
             fed,
             polling: JoinSet::new(),
+            writes: BTreeMap::new(),
             wants: FuturesUnordered::new(),
         })
     }
@@ -116,6 +121,7 @@ impl Feeds {
                 fed = self.fed.recv() => self.take(fed.context("the task that follows the records ended")?),
                 Some(ended) = self.polling.join_next() => {
                     let (feed, how) = ended.context("the task of a feed failed")?;
+                    self.writes.remove(&feed);
                     self.board.ended(&feed, how, self.now());
                     self.begin(feed);
                 }
@@ -158,6 +164,9 @@ impl Feeds {
         let (Some(feed), Ok(info)) = (FeedId::of_record(&entry.subject), entry.info()) else {
             return tracing::debug!(subject = %entry.subject, "no record of a feed");
         };
+        if let Some(writes) = self.writes.get(&feed) {
+            writes.send_replace(info.stream_sequence);
+        }
         if is_marker(entry.headers.as_ref()) {
             self.board.deleted(&feed);
         } else if self.board.written(&feed, info.stream_sequence) {
@@ -178,14 +187,21 @@ impl Feeds {
     }
 
     fn spawn(&mut self, feed: FeedId, duty: Duty) {
-        let (shared, seen) = (self.shared.clone(), self.board.seq(&feed));
-        self.polling.spawn(async move {
-            let ended = match duty {
-                Duty::Poll => poll(shared, feed.clone(), seen).await,
-                Duty::Bury => bury(shared, feed.clone(), seen).await,
-            };
-            (feed, ended)
-        });
+        let (shared, seen, id) = (self.shared.clone(), self.board.seq(&feed), feed.clone());
+        let known = self.shared.catalogue.find(&feed).is_some();
+        let duty: BoxFuture<'static, Ended> = match duty {
+            Duty::Poll if known => {
+                let (wrote, writes) = watch::channel(seen);
+                self.writes.insert(feed.clone(), wrote);
+                Box::pin(poll(shared, id, writes))
+            }
+            // A name that is known with an argument that is not: another replica's configuration may have taken it.
+            Duty::Poll | Duty::Bury => {
+                let able = self.replicas.able(&feed).filter(|replica| **replica != shared.me).cloned().collect();
+                Box::pin(bury(shared, id, seen, able))
+            }
+        };
+        self.polling.spawn(survived(feed, duty));
     }
 
     async fn asked(&mut self, request: Request) {
@@ -214,6 +230,38 @@ impl Feeds {
     }
 }
 
+/// A source that makes its feed panic takes no other feed with it: it is tried again as if it could not be taken.
+async fn survived(feed: FeedId, duty: impl Future<Output = Ended>) -> (FeedId, Ended) {
+    let ended = AssertUnwindSafe(duty).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(%feed, "the task of a feed panicked");
+        metrics::observe_panic();
+        Ended::NotTaken
+    });
+    (feed, ended)
+}
+
 async fn flush(client: &Client) {
     let _ = client.flush().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use switchboard_contract::admin::{self, Readiness};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_feed_that_panics_is_tried_again_and_counted() {
+        let stop = CancellationToken::new();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let admin = admin::serve(any, Readiness::new(), stop.clone()).await.expect("a port");
+        let feed = FeedId::new("n").expect("a feed");
+        assert_eq!(survived(feed.clone(), async { panic!("on purpose") }).await, (feed.clone(), Ended::NotTaken));
+        assert_eq!(survived(feed.clone(), async { Ended::Deposed }).await, (feed, Ended::Deposed));
+        let (_, counted) = admin::ask(admin, "/metrics", REQUEST_TIMEOUT).await.expect("metrics");
+        assert!(counted.contains("switchboard_history_feed_panics_total 1\n"), "{counted}");
+        stop.cancel();
+    }
 }

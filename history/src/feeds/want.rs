@@ -57,7 +57,7 @@ async fn touch(shared: &Shared, id: &FeedId, heir: &Heir) -> anyhow::Result<Feed
                     Heir::Full => anyhow::bail!("there are too many feeds"),
                 };
                 let epoch = store::new_epoch(&shared.nats).await?;
-                FeedRecord { v: V1, feed: id.clone(), owner, epoch, asked: 1, last: None, stale: None }
+                FeedRecord { v: V1, feed: id.clone(), owner, epoch, asked: 1, last: None, stale: None, polled: None }
             }
         };
         match store::put(&shared.nats, id, revision, Some(&record)).await {

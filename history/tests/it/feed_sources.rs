@@ -1,6 +1,6 @@
 //! Sources of feeds: HTTP, and how they fail.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ enum Mode {
     #[default]
     Well,
     Other,
+    Tagged,
     Refuses,
     Silent,
     Garbage,
@@ -31,6 +32,8 @@ enum Mode {
 struct Site {
     mode: Arc<Mutex<Mode>>,
     unchanged: Arc<AtomicU64>,
+    /// Answers wait while it is.
+    held: Arc<AtomicBool>,
     paths: Arc<Mutex<Vec<String>>>,
 }
 
@@ -52,6 +55,9 @@ async fn answer(State(site): State<Site>, Path(argument): Path<String>, headers:
     assert_eq!(headers["x-key"], "k");
     site.paths.lock().expect("no panic").push(argument);
     let mode = site.mode.lock().expect("no panic").clone();
+    while site.held.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     match mode {
         Mode::Well if headers.get("if-none-match").is_some_and(|tag| tag == "\"1\"") => {
             site.unchanged.fetch_add(1, Ordering::SeqCst);
@@ -59,6 +65,10 @@ async fn answer(State(site): State<Site>, Path(argument): Path<String>, headers:
         }
         Mode::Well => ([("etag", "\"1\"")], "{ \"n\": 1 }").into_response(),
         Mode::Other => "{\"n\":2}".into_response(),
+        Mode::Tagged if headers.get("if-none-match").is_some_and(|tag| tag == "\"2\"") => {
+            StatusCode::NOT_MODIFIED.into_response()
+        }
+        Mode::Tagged => ([("etag", "\"2\"")], "{\"n\":2}").into_response(),
         Mode::Refuses => (StatusCode::INTERNAL_SERVER_ERROR, "secret words").into_response(),
         Mode::Silent => std::future::pending().await,
         Mode::Garbage => "<html>".into_response(),
@@ -139,4 +149,72 @@ async fn a_source_takes_so_many_polls_at_a_time() {
         listener.value("all have their turn", |_| true).await;
     }
     tokio::time::timeout(Duration::from_secs(30), service.stop()).await.expect("it stops");
+}
+
+const WEB: &str = r#"
+[[feed]]
+name = "web"
+interval = "INTERVAL"
+http = "http://127.0.0.1:PORT/v/a"
+headers = { x-key = "k" }
+"#;
+
+#[tokio::test]
+async fn a_value_that_could_not_be_written_is_asked_for_again() {
+    let Some(mut server) = NatsServer::start().await else { return };
+    let site = Site::default();
+    let port = site.start().await;
+    let (_folder, file) = configuration(&WEB.replace("INTERVAL", "2s").replace("PORT", &port.to_string()));
+    let nats = connect(&server).await;
+    let service = Service::start_with_feeds(&server, &file).await;
+    let (listener, _) = Listener::joined(&nats, "web").await;
+    listener.value("a value", |value| value == r#"{"n":1}"#).await;
+    site.held.store(true, Ordering::SeqCst);
+    site.set(Mode::Tagged);
+    let polls = || site.paths.lock().expect("no panic").len();
+    let before = polls();
+    eventually("a poll is on its way", async || polls() > before).await;
+    server.kill();
+    eventually("NATS is away", async || !nats.is_up()).await;
+    site.held.store(false, Ordering::SeqCst);
+    server.restart().await;
+    listener.value("the value that was lost", |value| value == r#"{"n":2}"#).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn when_a_feed_was_polled_is_written_now_and_then_and_told_to_nobody() {
+    let Some(server) = NatsServer::start().await else { return };
+    let site = Site::default();
+    let port = site.start().await;
+    let (_folder, file) = configuration(&WEB.replace("INTERVAL", "100ms").replace("PORT", &port.to_string()));
+    let nats = connect(&server).await;
+    let service = Service::start_with_feeds(&server, &file).await;
+    let (listener, _) = Listener::joined(&nats, "web").await;
+    listener.value("a value", |_| true).await;
+    let (first, record) = listener.record().await.expect("a record");
+    let (version, polled) = (record.last.expect("a value").version, record.polled.expect("it is said"));
+    assert_eq!((polled.polls, polled.failed), (1, 0));
+    let revision = async || listener.record().await.expect("a record").0;
+    let mut said = vec![polled];
+    for again in 1..=2 {
+        eventually("it is said again", async || revision().await >= first + again).await;
+        let (revision, record) = listener.record().await.expect("a record");
+        assert_eq!(revision, first + again);
+        assert_eq!(record.last.expect("a value").version, version);
+        said.push(record.polled.expect("it is said"));
+    }
+    assert!(said.windows(2).all(|pair| pair[0].at < pair[1].at && pair[1].failed == 0), "{said:?}");
+    // A hundred polls, or fewer where the machine was busy.
+    assert!((20..=103).contains(&(said[2].polls - said[1].polls)), "{said:?}");
+    assert_eq!(listener.values().len(), 1);
+    assert!(listener.told().iter().all(|told| told.version <= version));
+
+    site.set(Mode::Refuses);
+    let failed = async || {
+        let (_, record) = listener.record().await.expect("a record");
+        record.stale.is_some() && record.polled.is_some_and(|polled| polled.failed == 1)
+    };
+    eventually("a failure is counted with what it leads to", failed).await;
+    service.stop().await;
 }

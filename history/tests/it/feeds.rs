@@ -4,20 +4,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use switchboard_contract::ack::Outcome;
 use switchboard_contract::feed::FeedRecord;
-use switchboard_contract::limits::REQUEST_TIMEOUT;
 use switchboard_contract::names::{FeedId, Incarnation};
 use switchboard_contract::process::UsageError;
 use switchboard_contract::reason::Reason;
 use switchboard_contract::testing::{NatsServer, eventually};
-use switchboard_contract::wire;
 use tokio_util::sync::CancellationToken;
 
-use crate::listener::{Counter, Listener, configuration, connect, record, want};
+use crate::listener::{Counter, Listener, configuration, connect, overwrite, record, want};
 use switchboard_history::Args;
 
-use crate::service::{Service, args, cpu};
+use crate::service::{Process, Service, args, cpu};
 
 const FAST: Duration = Duration::from_millis(200);
 
@@ -150,10 +147,7 @@ async fn the_late_write_of_a_deposed_owner_is_refused() {
     let (revision, record) = listener.record().await.expect("a record");
     let epoch = record.epoch;
     let other = FeedRecord { owner: Incarnation::new(), epoch: epoch + 1, ..record };
-    let body = wire::encode(&other);
-    let headers = switchboard_contract::nats::header("Nats-Rollup", "sub");
-    let taken = nats.write(listener.feed.record_subject(), revision, headers, body, REQUEST_TIMEOUT).await;
-    assert!(matches!(taken, Outcome::Committed { .. }));
+    assert!(overwrite(&nats, &listener.feed, revision, Some(&other)).await);
     let told = listener.values().len();
     counter.held.store(false, Ordering::SeqCst);
     // The one who took it is not heard of, so the service takes it back: as a new owner.
@@ -229,11 +223,7 @@ async fn a_thousand_feeds_of_a_second() {
     let Some(server) = NatsServer::start().await else { return };
     let (_folder, file) = configuration(&COUNTER.replace("200ms", "1s"));
     let nats = connect(&server).await;
-    let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_switchboard-history"))
-        .args(["--nats-url", &server.url(), "--log-level", "warn", "--feeds"])
-        .arg(&file)
-        .spawn()
-        .expect("a process");
+    let process = Process::start_with_feeds(&server, &file).await;
     let mut heard = nats.client.subscribe("sb.out.feed.>").await.expect("a subscription");
     let mut asked = nats.client.subscribe("counter").await.expect("a subscription");
     let client = nats.client.clone();
@@ -252,12 +242,10 @@ async fn a_thousand_feeds_of_a_second() {
         let feed = FeedId::new(&format!("n:{n}")).expect("a feed");
         eventually("", async || want(&nats, &feed).await.is_some_and(|wanted| wanted.feed.is_some())).await;
     }
-    let pids = [process.id().to_string(), server.pids()[0].to_string()];
+    let pids = [process.pid(), server.pids()[0].to_string()];
     tokio::time::sleep(Duration::from_secs(5)).await;
     let before = pids.each_ref().map(|pid| cpu(pid));
     tokio::time::sleep(Duration::from_secs(20)).await;
     let took = [cpu(&pids[0]) - before[0], cpu(&pids[1]) - before[1]];
     eprintln!("1,000 feeds of 1 s, 20 s: {:.2} CPU s of history, {:.2} of NATS", took[0], took[1]);
-    process.kill().expect("killed");
-    process.wait().expect("dead");
 }

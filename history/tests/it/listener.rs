@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use switchboard_contract::ack::Outcome;
 use switchboard_contract::feed::{Fed, FeedRecord, Told, Version, Want, Wanted};
 use switchboard_contract::limits::REQUEST_TIMEOUT;
 use switchboard_contract::names::{FEEDS_BUCKET, FeedId, HISTORY_FEED, Incarnation, bucket_stream};
@@ -39,6 +40,17 @@ pub(crate) async fn record(nats: &Nats, feed: &FeedId) -> Option<(u64, FeedRecor
     let stream = bucket_stream(FEEDS_BUCKET);
     let stored = nats.leader_get(&stream, &feed.record_subject(), REQUEST_TIMEOUT).await.expect("an answer")?;
     Some((stored.seq, wire::decode("record", &stored.body?).expect("a record")))
+}
+
+/// Writes a record by hand: another owner, or the end of it. `false`: somebody else was faster.
+pub(crate) async fn overwrite(nats: &Nats, feed: &FeedId, revision: u64, record: Option<&FeedRecord>) -> bool {
+    let mut headers = switchboard_contract::nats::header("Nats-Rollup", "sub");
+    if record.is_none() {
+        headers.insert("KV-Operation", "PURGE");
+    }
+    let body = record.map(wire::encode).unwrap_or_default();
+    let written = nats.write(feed.record_subject(), revision, headers, body, REQUEST_TIMEOUT).await;
+    matches!(written, Outcome::Committed { .. })
 }
 
 /// Subscribed to a feed. Dropped: no longer.
@@ -141,6 +153,10 @@ impl Counter {
 
     pub(crate) fn polls(&self) -> u64 {
         self.polls.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn reaches(&self, polls: u64) {
+        eventually("polls", async || self.polls() >= polls).await;
     }
 
     /// Each phase of an interval has one poll at most, and there may be one beside them for `extra` reasons.

@@ -1,6 +1,8 @@
 //! The service as a process would run it, and what tests ask of it.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use switchboard_contract::admin;
@@ -75,6 +77,47 @@ impl Service {
     pub(crate) async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.expect_err("it ran").is_cancelled());
+    }
+}
+
+/// The service as a process of its own, whose metrics no other test adds to. Dropped: killed.
+pub(crate) struct Process {
+    child: Child,
+    admin: SocketAddr,
+}
+
+impl Process {
+    pub(crate) async fn start_with_feeds(server: &NatsServer, file: &Path) -> Process {
+        let common = server.common_args();
+        let child = Command::new(env!("CARGO_BIN_EXE_switchboard-history"))
+            .args(["--nats-url", &common.nats_url, "--log-level", "warn"])
+            .args(["--admin-addr", &common.admin_addr.to_string(), "--feeds"])
+            .arg(file)
+            .spawn()
+            .expect("a process");
+        let process = Process { child, admin: common.admin_addr };
+        let ready = async || admin::ask(process.admin, "/health/ready", ASK).await.is_ok_and(|(code, _)| code == 200);
+        eventually("history is ready", ready).await;
+        process
+    }
+
+    pub(crate) fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// A metric of feeds, by what follows `switchboard_history_feed`; 0 if there is none yet.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = admin::ask(self.admin, "/metrics", ASK).await.expect("metrics");
+        let line = format!("switchboard_history_feed{name} ");
+        let value = text.lines().find_map(|metric| metric.strip_prefix(&line));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

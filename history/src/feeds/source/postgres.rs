@@ -15,7 +15,7 @@ use switchboard_contract::limits::{FEED_CONNECT_TIMEOUT, PAYLOAD_BYTES_MAX};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
@@ -93,7 +93,7 @@ impl Postgres {
             client.statement_cache.clear();
             failure(&error)
         })?;
-        let (size, json): (i32, Option<String>) = (row.get(0), row.get(1));
+        let (size, json) = sized(&row).map_err(|error| failure(&error))?;
         json.map(Bytes::from).ok_or_else(|| Failure::new(Fault::TooLarge, format!("{size} bytes")))
     }
 
@@ -108,6 +108,11 @@ impl Postgres {
         self.wrapped.lock().unwrap_or_else(PoisonError::into_inner).insert(feed.name.clone(), wrapped.clone());
         Ok(wrapped)
     }
+}
+
+/// Size and JSON, as [`wrap`] has them.
+fn sized(row: &Row) -> Result<(i32, Option<String>), tokio_postgres::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// The statement around the feed's own: the size of the result as JSON, and the JSON, if it is not too large. The
