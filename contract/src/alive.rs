@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::limits::{DEAD_AFTER, HEARTBEAT};
+use crate::limits::HEARTBEAT;
 use crate::names::Incarnation;
 
 /// When each gateway was heard last.
@@ -45,15 +45,15 @@ impl Alive {
         self.heard.values_mut().for_each(|at| *at = now);
     }
 
-    /// To be called each [`HEARTBEAT`] at least: the gateways that have been silent for [`DEAD_AFTER`]. If this process
+    /// To be called each [`HEARTBEAT`] at least: the gateways that have been silent for `so_long`. If this process
     /// itself was not running for a while, what it has not heard says nothing, and it begins to listen anew.
-    pub fn silent(&mut self, now: Duration) -> Vec<Incarnation> {
+    pub fn silent(&mut self, now: Duration, so_long: Duration) -> Vec<Incarnation> {
         let paused = now > self.looked_at + 3 * HEARTBEAT;
         self.looked_at = now;
         if paused {
             self.forgive(now);
         }
-        self.heard.iter().filter(|(_, at)| **at + DEAD_AFTER <= now).map(|(gateway, _)| gateway.clone()).collect()
+        self.heard.iter().filter(|(_, at)| **at + so_long <= now).map(|(gateway, _)| gateway.clone()).collect()
     }
 
     /// Whether any gateway was heard so lately that silence of another is its own.
@@ -65,6 +65,7 @@ impl Alive {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DEAD_AFTER;
 
     fn s(s: u64) -> Duration {
         Duration::from_secs(s)
@@ -74,20 +75,20 @@ mod tests {
     fn silence_counts_only_while_this_process_listens() {
         let (a, b) = (Incarnation::named("a").expect("a name"), Incarnation::named("b").expect("a name"));
         let mut alive = Alive::default();
-        assert!(alive.silent(s(0)).is_empty());
+        assert!(alive.silent(s(0), DEAD_AFTER).is_empty());
         alive.heard(s(0), &a);
         alive.heard(s(0), &b);
         for now in 1..5 {
             alive.heard(s(now), &b);
-            assert!(alive.silent(s(now)).is_empty());
+            assert!(alive.silent(s(now), DEAD_AFTER).is_empty());
         }
-        assert_eq!(alive.silent(s(5)), std::slice::from_ref(&a));
+        assert_eq!(alive.silent(s(5), DEAD_AFTER), std::slice::from_ref(&a));
         assert!(alive.hears(s(5)));
         alive.forget(&a);
-        assert!(alive.silent(s(20)).is_empty(), "paused: forgiven");
-        assert!(alive.silent(s(22)).is_empty());
-        assert!(alive.silent(s(24)).is_empty());
-        assert_eq!(alive.silent(s(26)), [b]);
+        assert!(alive.silent(s(20), DEAD_AFTER).is_empty(), "paused: forgiven");
+        assert!(alive.silent(s(22), DEAD_AFTER).is_empty());
+        assert!(alive.silent(s(24), DEAD_AFTER).is_empty());
+        assert_eq!(alive.silent(s(26), DEAD_AFTER), [b]);
         assert!(!alive.hears(s(26)));
     }
 }

@@ -17,7 +17,8 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 use switchboard_contract::alive::Alive;
 use switchboard_contract::limits::{
-    DIRECT_CHANNELS_MAX, GATEWAYS_MAX, GONE_GATEWAYS_MAX, PRESENCE_GRACE, PRESENCE_LOOK, PRESENCE_MEMBERS_MAX,
+    DEAD_AFTER, DIRECT_CHANNELS_MAX, GATEWAYS_MAX, GONE_GATEWAYS_MAX, PRESENCE_GRACE, PRESENCE_LOOK,
+    PRESENCE_MEMBERS_MAX,
 };
 use switchboard_contract::lobby::{ChannelId, Heartbeat};
 use switchboard_contract::names::{Incarnation, RoomId};
@@ -291,7 +292,7 @@ impl<M: Clone> Presence<M> {
     /// Silence counts only if others are heard, or this gateway itself: else it is NATS that carries nothing.
     fn bury_silent(&mut self, now: Instant, out: &mut Vec<Effect<M>>) {
         let at = now - self.start;
-        let silent = self.alive.silent(at);
+        let silent = self.alive.silent(at, DEAD_AFTER);
         if self.alive.hears(at) {
             for gateway in silent.into_iter().filter(|gateway| *gateway != self.own).collect::<Vec<_>>() {
                 self.gone(&gateway, "is silent", now, out);

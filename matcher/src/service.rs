@@ -17,7 +17,7 @@ use switchboard_contract::ack::Outcome;
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::alive::Alive;
 use switchboard_contract::lease::Lease;
-use switchboard_contract::limits::{BATCH_INTERVAL, HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
+use switchboard_contract::limits::{BATCH_INTERVAL, DEAD_AFTER, HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
 use switchboard_contract::lobby::{Done, Heartbeat, Leader, Push, Status};
 use switchboard_contract::names::{self, Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
@@ -353,7 +353,7 @@ impl<'a> Term<'a> {
     /// Once a second: who is silent? It counts only if NATS carries others to us, or our own words.
     fn look(&mut self, readiness: &Readiness) {
         let at = self.start.elapsed();
-        if !self.alive.silent(at).is_empty() && self.nats.is_up() {
+        if !self.alive.silent(at, DEAD_AFTER).is_empty() && self.nats.is_up() {
             if self.alive.hears(at) {
                 self.bury();
             } else {
@@ -370,7 +370,7 @@ impl<'a> Term<'a> {
     }
 
     fn bury(&mut self) {
-        for gateway in self.alive.silent(self.start.elapsed()) {
+        for gateway in self.alive.silent(self.start.elapsed(), DEAD_AFTER) {
             self.gone(gateway, "is silent");
         }
     }

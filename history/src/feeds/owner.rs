@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use switchboard_contract::alive::Alive;
 use switchboard_contract::feed::HistoryBeat;
-use switchboard_contract::limits::HISTORY_REPLICAS_MAX;
+use switchboard_contract::limits::{FEED_DEAD_AFTER, HISTORY_REPLICAS_MAX};
 use switchboard_contract::names::{FeedId, Incarnation};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -54,7 +54,7 @@ impl Replicas {
 
     /// To be called each 250 ms or so: forgets who has been silent while others were heard; `true` if somebody was.
     pub fn look(&mut self, now: Duration) -> bool {
-        let silent = self.alive.silent(now);
+        let silent = self.alive.silent(now, FEED_DEAD_AFTER);
         if silent.is_empty() || !self.alive.hears(now) {
             return false;
         }
@@ -165,15 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn who_is_silent_for_five_seconds_is_gone_unless_nobody_is_heard() {
+    fn who_is_silent_for_four_seconds_is_gone_unless_nobody_is_heard() {
         let mut replicas = Replicas::default();
         replicas.heard(s(0), beat("a", &[]));
         replicas.heard(s(0), beat("b", &[]));
-        for now in 1..5 {
+        for now in 1..4 {
             replicas.heard(s(now), beat("b", &[]));
             assert!(!replicas.look(s(now)));
         }
-        assert!(replicas.look(s(5)));
+        assert!(replicas.look(s(4)));
         assert!(!replicas.knows(&name("a")) && replicas.knows(&name("b")));
         for now in 6..20 {
             assert!(!replicas.look(s(now)), "NATS carries nothing");

@@ -16,6 +16,7 @@ use switchboard_contract::names::{FeedId, Incarnation};
 use switchboard_contract::nats::{Nats, RequestError};
 use switchboard_contract::wire::{V1, encode, timestamp};
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::board::Ended;
 use super::config::{Catalogue, Feed};
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) me: Incarnation,
     pub(crate) catalogue: Catalogue,
     pub(crate) sources: Sources,
+    /// This replica stops: what is being polled is finished, and nothing begun.
+    pub(crate) stopping: CancellationToken,
     begins: Semaphore,
     /// When each feed of the configuration was last warned of.
     warned: Mutex<BTreeMap<Box<str>, Instant>>,
@@ -37,7 +40,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(nats: Nats, me: Incarnation, catalogue: Catalogue, sources: Sources) -> Shared {
-        Shared { nats, me, catalogue, sources, begins: Semaphore::new(FEED_BEGINS_MAX), warned: Mutex::default() }
+        let (stopping, begins) = (CancellationToken::new(), Semaphore::new(FEED_BEGINS_MAX));
+        Shared { nats, me, catalogue, sources, stopping, begins, warned: Mutex::default() }
     }
 
     /// Whether a failure of this feed goes to the log: a source may fail for thousands of arguments at once.
@@ -125,6 +129,9 @@ impl<'a> Poller<'a> {
     ) -> Result<Poller<'a>, Ended> {
         let seen = *writes.borrow_and_update();
         let _turn = shared.begins.acquire().await;
+        if shared.stopping.is_cancelled() {
+            return Err(Ended::NotTaken);
+        }
         let (revision, record) = store::get(&shared.nats, &id).await.map_err(|_| Ended::NotTaken)?;
         let Some(mut record) = record else { return Err(Ended::Gone { seq: revision.max(seen) + 1 }) };
         let mut revision = revision;
@@ -166,7 +173,10 @@ impl<'a> Poller<'a> {
     async fn turn(&mut self) -> Result<(), Ended> {
         match self.wait {
             Wait::Nothing => {}
-            Wait::Grace => tokio::time::sleep(FEED_RELEASE_GRACE).await,
+            Wait::Grace => tokio::select! {
+                () = tokio::time::sleep(FEED_RELEASE_GRACE) => {}
+                () = self.shared.stopping.cancelled() => return Err(Ended::NotTaken),
+            },
             Wait::Phase => {
                 let now = unix_ms();
                 let at = self.schedule.next(now);
@@ -231,6 +241,7 @@ impl<'a> Poller<'a> {
         let looks = self.feed.interval >= FEED_POLL_AT_ONCE;
         loop {
             tokio::select! {
+                () = self.shared.stopping.cancelled() => return Err(Ended::NotTaken),
                 () = tokio::time::sleep_until(until) => return Ok(()),
                 Ok(()) = self.writes.changed(), if looks => {}
             }

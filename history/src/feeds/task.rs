@@ -16,7 +16,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use switchboard_contract::ack::is_marker;
 use switchboard_contract::feed::{HistoryBeat, Want};
 use switchboard_contract::limits::{
-    FEED_LISTEN, FEED_WANTS_MAX, HEARTBEAT, HISTORY_CHUNKS_MAX, PRESENCE_LOOK, REQUEST_TIMEOUT,
+    FEED_LAST_POLL, FEED_LISTEN, FEED_WANTS_MAX, HEARTBEAT, HISTORY_CHUNKS_MAX, PRESENCE_LOOK, REQUEST_TIMEOUT,
 };
 use switchboard_contract::names::{ALIVE_HISTORY, FeedId, Incarnation, alive_history};
 use switchboard_contract::nats::Nats;
@@ -129,6 +129,11 @@ impl Feeds {
                 request = asked.next() => self.asked(request.context("the endpoint of feeds ended")?).await,
             }
         }
+        // A value that was asked for is told: else its members would wait for it until the next owner's second poll.
+        self.shared.stopping.cancel();
+        let last = async { while self.polling.join_next().await.is_some() {} };
+        let finished = tokio::time::timeout(FEED_LAST_POLL, last).await;
+        tracing::debug!(?finished, "no more polls");
         self.polling.shutdown().await;
         self.beat(true).await;
         let stopped = tokio::time::timeout(REQUEST_TIMEOUT, asked.stop()).await;
