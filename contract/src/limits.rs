@@ -322,6 +322,10 @@ pub const FEED_LISTEN: Duration = Duration::from_millis(1500);
 pub const FEED_TAKE_RETRY: Duration = Duration::from_secs(2);
 /// From this interval on a new owner polls at once: the phase that its predecessor missed may be the last for long.
 pub const FEED_POLL_AT_ONCE: Duration = Duration::from_secs(10);
+/// Gateways in the answer to a feed that asks for them; the others are counted: keeps it below [`PAYLOAD_BYTES_MAX`].
+pub const FEED_GATEWAYS_MAX: usize = 100;
+/// Questions of feeds about the system itself that a history replica works on at once, of each kind; the others wait.
+pub const FEED_QUESTIONS_MAX: usize = 8;
 /// History replicas that are known; others are ignored.
 pub const HISTORY_REPLICAS_MAX: usize = 100;
 
