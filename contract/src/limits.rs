@@ -329,6 +329,10 @@ pub const FEED_POLL_AT_ONCE: Duration = Duration::from_secs(2);
 pub const FEED_DEAD_AFTER: Duration = Duration::from_secs(4);
 /// What is being polled is finished, and told, within this time, when a replica stops. The others wait for it.
 pub const FEED_LAST_POLL: Duration = Duration::from_millis(500);
+/// Gateways in the answer to a feed that asks for them; the others are counted: keeps it below [`PAYLOAD_BYTES_MAX`].
+pub const FEED_GATEWAYS_MAX: usize = 100;
+/// Questions of feeds about the system itself that a history replica works on at once, of each kind; the others wait.
+pub const FEED_QUESTIONS_MAX: usize = 8;
 /// History replicas that are known; others are ignored.
 pub const HISTORY_REPLICAS_MAX: usize = 100;
 

@@ -242,6 +242,18 @@ impl Status {
     pub const fn students(&self) -> u64 {
         self.waiting + self.chatting + self.finished
     }
+
+    /// The counts as JSON, as clients see them.
+    pub fn counts(&self) -> String {
+        format!(
+            r#"{{"teachers":{{"total":{}}},"students":{{"total":{},"waiting":{},"chatting":{},"finished":{}}}}}"#,
+            self.teachers,
+            self.students(),
+            self.waiting,
+            self.chatting,
+            self.finished
+        )
+    }
 }
 
 /// What the matcher has for sockets of one gateway: a request to `sb.gateway.<incarnation>`.

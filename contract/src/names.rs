@@ -107,7 +107,8 @@ fn feed_out(feed: &str) -> String {
     format!("sb.out.feed.{}", escape(feed))
 }
 
-/// Whether a subject is one of this system, or of NATS itself, so that nobody else may be asked there.
+/// Whether a subject is one of this system, or of NATS itself: whoever is asked there is not a source of feeds, but for
+/// [`FEED_SOURCES`].
 pub fn is_reserved(subject: &str) -> bool {
     subject.starts_with("sb.") || subject.starts_with('$') || subject.starts_with("_INBOX.")
 }
@@ -234,6 +235,14 @@ pub const HISTORY_BEHIND: &str = "sb.history.behind";
 /// A gateway has members of a feed: [`crate::feed::Want`] → [`crate::feed::Wanted`].
 pub const HISTORY_FEED: &str = "sb.history.feed";
 
+/// Anything → the lobby's counts, for everybody to see: [`crate::lobby::Status::counts`].
+pub const HISTORY_LOBBY: &str = "sb.history.lobby";
+/// Anything → the live gateways with their connections.
+pub const HISTORY_GATEWAYS: &str = "sb.history.gateways";
+/// The subjects of this system that a feed may ask, see [`is_reserved`]. They change nothing, and their answers are
+/// made to be seen by clients; others answer with what is said in rooms and chats, or do something.
+pub const FEED_SOURCES: [&str; 2] = [HISTORY_LOBBY, HISTORY_GATEWAYS];
+
 /// Pushes to single sockets of a gateway: [`crate::lobby::Push`] → [`crate::lobby::Pushed`].
 pub fn gateway_subject(gateway: &Incarnation) -> String {
     format!("sb.gateway.{}", escape(gateway.as_str()))
@@ -277,6 +286,12 @@ pub fn bucket_subjects(bucket: &str) -> String {
 /// so that it is never old.
 pub fn leader_get_subject(stream: &str) -> String {
     format!("$JS.API.STREAM.MSG.GET.{stream}")
+}
+
+/// Reads the last messages of several subjects of a stream at once, from any of the stream's replicas, so that they may
+/// be a moment old.
+pub fn direct_get_subject(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
 }
 
 /// One subject token from any text.

@@ -58,8 +58,8 @@ pub struct ProcessId {
 /// One process of the system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Process {
-    /// Its name: `nats`, or `nats-1`, `nats-2`, `nats-3`; `matcher-1`, `matcher-2`, `history`, `gateway-1`,
-    /// `gateway-2`…
+    /// Its name: `nats`, or `nats-1`, `nats-2`, `nats-3`; `matcher-1`, `matcher-2`, `history-1`, `history-2`,
+    /// or `history` if there is one, `gateway-1`, `gateway-2`…
     pub name: String,
     /// Which one.
     #[serde(flatten)]

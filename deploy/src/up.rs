@@ -1,9 +1,11 @@
 //! `switchboard up`: the whole system on this machine, for as long as this process runs.
 //!
-//! `plan` decides what is started with which flags and ports, `nats` does so for NATS, `child` keeps one process
-//! running, `output` writes lines, `leftovers` cleans up after a runner that was killed. Here: the order of things.
+//! `plan` decides what is started with which flags and ports, `nats` does so for NATS, `feeds` has the file of feeds,
+//! `child` keeps one process running, `output` writes lines, `leftovers` cleans up after a runner that was killed. Here:
+//! the order of things.
 
 mod child;
+mod feeds;
 mod leftovers;
 mod nats;
 mod output;
@@ -48,8 +50,8 @@ pub struct Args {
     /// Port of the first gateway; the others follow it.
     #[arg(long, env = "GATEWAY_PORT", default_value_t = 4000, value_parser = clap::value_parser!(u16).range(1..))]
     gateway_port: u16,
-    /// How many history services; one of them leads, all of them answer.
-    #[arg(long, env = "HISTORIES", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
+    /// How many history services; one of them leads, all of them answer, and feeds are shared among them.
+    #[arg(long, env = "HISTORIES", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=10))]
     histories: u16,
     /// How many nats-servers: 1, or a cluster of 3 with everything on each.
     #[arg(long, env = "NATS_SERVERS", default_value_t = 1, value_parser = nats_servers)]
@@ -69,6 +71,9 @@ pub struct Args {
     /// Whether the gateways limit what one user may do. Load that is all one user's wants "off".
     #[arg(long, env = "LIMITS", default_value = "on")]
     limits: Limits,
+    /// The feeds (TOML). Without it: those of the lobby's counts and of the gateways.
+    #[arg(long, env = "FEEDS", value_name = "FILE")]
+    feeds: Option<PathBuf>,
     /// Begin anew: remove the data of earlier runs first (FRESH=1).
     #[arg(long, env = "FRESH", value_parser = FalseyValueParser::new())]
     fresh: bool,
@@ -146,6 +151,8 @@ async fn up(args: &Args, signals: &Signals, output: &Output) -> anyhow::Result<E
     let folder = std::path::absolute(&args.folder)?;
     leftovers::clean_up(&folder, output).await?;
     let binaries = plan::binaries()?;
+    feeds::write(args.feeds.as_deref(), &folder)?;
+    feeds::check(&binaries.history, &feeds::path(args.feeds.as_deref(), &folder)).await?;
     let plan = Plan::new(args, &folder, &binaries)?;
     plan.check_ports()?;
     let Some(nats_server) = signals.stop.run_until_cancelled(tools::nats_server(&folder)).await else {

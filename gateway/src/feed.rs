@@ -264,9 +264,12 @@ impl<M: Clone> Feed<M> {
         Some(self.heard + 3 * terms.interval + limits::FEED_SILENCE)
     }
 
+    /// Nobody is left: it goes on for an interval at most, so that one that is polled often is not polled long for
+    /// nobody.
     fn linger(&mut self, now: Instant) {
         if self.members.is_empty() {
-            self.ends = now + limits::TOPIC_LINGER;
+            let interval = self.terms.map_or(limits::TOPIC_LINGER, |terms| terms.interval);
+            self.ends = now + interval.min(limits::TOPIC_LINGER);
         }
     }
 

@@ -24,7 +24,6 @@ use crate::commands::LobbyCommand;
 use crate::lobby::{Effect, Lobby};
 use crate::mailbox::{Broadcast, Event, Mailbox, Outcome};
 use crate::observe;
-use crate::session::status_json;
 
 /// Where the lobby's task is reached. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -220,7 +219,7 @@ impl Task {
                 self.deliver(chan, Event::Push { chan, event, payload: payload.into() });
             }
             Effect::Status(chans, status) => {
-                let broadcast = Broadcast::new("presence:teachers", "user:status", status_json(&status));
+                let broadcast = Broadcast::new("presence:teachers", "user:status", status.counts());
                 let event = Arc::new(Event::Once { version: status.version, broadcast });
                 for mailbox in chans.iter().filter_map(|chan| self.mailboxes.get(chan)) {
                     mailbox.send(event.clone());

@@ -3,7 +3,7 @@
 //! [`log`] decides what is kept and what a read answers, [`room`] what a room's log means, [`waiters`] who waits for
 //! what; they are pure. One task owns them (`serve`); a second one (`follow`) feeds it the stream. The replica that
 //! holds the lease (`lead`) looks after the lives of rooms ([`keeper`]) and tells their [`keywords`] ([`herald`]).
-//! Beside that, [`feeds`]: sources that are polled once for everybody.
+//! Beside that, [`feeds`]: sources that are polled once for everybody; two of these are this system (`system`).
 
 mod chat;
 mod errands;
@@ -18,6 +18,7 @@ mod metrics;
 mod records;
 pub mod room;
 mod serve;
+mod system;
 mod tail;
 pub mod waiters;
 
@@ -29,7 +30,9 @@ use async_nats::service::ServiceExt as _;
 use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
 use switchboard_contract::limits;
-use switchboard_contract::names::{HISTORY_BEHIND, HISTORY_FEED, HISTORY_READ, Incarnation, RoomId};
+use switchboard_contract::names::{
+    HISTORY_BEHIND, HISTORY_FEED, HISTORY_GATEWAYS, HISTORY_LOBBY, HISTORY_READ, Incarnation, RoomId,
+};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::process::CommonArgs;
 use switchboard_contract::room::RoomRecord;
@@ -85,8 +88,8 @@ fn ms(duration: Duration) -> u64 {
 /// Runs the service until `stop`.
 ///
 /// # Errors
-/// If the configuration of feeds is wrong, the admin port or NATS cannot be had at the start, or a part of the service ends. Later losses of NATS are
-/// waited out.
+/// If the configuration of feeds is wrong, the admin port or NATS cannot be had at the start, or a part of the service
+/// ends. Later losses of NATS are waited out.
 pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let configured = feeds::read(args.feeds.as_deref())?;
     if args.check_feeds {
@@ -132,12 +135,16 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let reads = serve("read", HISTORY_READ).await?;
     let behinds = serve("behind", HISTORY_BEHIND).await?;
     let wants = serve("feed", HISTORY_FEED).await?;
+    let (lobby, gateways) = (serve("lobby", HISTORY_LOBBY).await?, serve("gateways", HISTORY_GATEWAYS).await?);
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(%incarnation, "caught up");
     let lead = Lead::new(&nats, &incarnation, Duration::from_millis(args.room_linger_ms), window);
     let feeds = AbortOnDropHandle::new(tokio::spawn(feeds.run(wants, stop.clone())));
     let fed = async { feeds.await.context("the task of feeds failed")? };
-    tokio::try_join!(server.serve(reads, behinds, lead, &readiness, &stop), fed).map(|_| ())
+    // In a task of its own, so that it does not wait for logs, nor they for it.
+    let system = AbortOnDropHandle::new(tokio::spawn(system::serve(nats, lobby, gateways, stop.clone())));
+    let asked = async { system.await.context("the task that answers about the system failed")? };
+    tokio::try_join!(server.serve(reads, behinds, lead, &readiness, &stop), fed, asked).map(|_| ())
 }
 
 /// Everything that must be there before the stream can be followed, and the records of rooms.

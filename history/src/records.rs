@@ -1,5 +1,7 @@
 //! KV `rooms`, reading all of it; and single records of it and of KV `feeds`, by compare and set.
 //!
+//! And all records of KV `gateways`, whose writers are the gateways.
+//!
 //! Each write is a rollup, as those of KV `lobby` are: what the bucket's limit drops, a crash of NATS would bring back.
 
 use std::time::Duration;
@@ -15,7 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switchboard_contract::ack::{Outcome, is_marker};
 use switchboard_contract::limits::{PURGE_TTL, REQUEST_TIMEOUT, START_TIMEOUT};
-use switchboard_contract::names::{self, ROOMS_BUCKET, RoomId};
+use switchboard_contract::lobby::GatewayRecord;
+use switchboard_contract::names::{self, GATEWAYS_BUCKET, ROOMS_BUCKET, RoomId};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::room::RoomRecord;
 use switchboard_contract::streams::Asset;
@@ -23,6 +26,11 @@ use switchboard_contract::wire::{decode, encode};
 
 /// Between attempts to read all records.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// The status of the empty message behind the last one of a batched read.
+const END_OF_BATCH: u16 = 204;
+/// The status of the answer where there is nothing to read.
+const NO_MESSAGES: u16 = 404;
 
 /// All records. One that is not understood is left out, and counted.
 ///
@@ -72,6 +80,40 @@ async fn read_all(nats: &Nats) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
         }
     }
     bail!("reading the records ended early")
+}
+
+/// What the gateways that live say of themselves: at most the 1,024 that NATS allows. Any replica of the bucket answers,
+/// so it may be a moment old. The record of one that has said goodbye is gone; that of a dead one stays until it
+/// expires, [`GATEWAY_RECORD_TTL`](switchboard_contract::limits::GATEWAY_RECORD_TTL) after its last write.
+///
+/// # Errors
+/// If they have not all come within [`REQUEST_TIMEOUT`], or there are more.
+pub(crate) async fn gateways(nats: &Nats) -> anyhow::Result<Vec<GatewayRecord>> {
+    let stream = Asset::Gateways.stream();
+    let body = serde_json::json!({ "multi_last": [names::bucket_subjects(GATEWAYS_BUCKET)] }).to_string();
+    let reading = async {
+        // Each record is a message of its own, so this is no request with one answer.
+        let inbox = nats.client.new_inbox();
+        let mut answers = nats.client.subscribe(inbox.clone()).await?;
+        nats.client.publish_with_reply(names::direct_get_subject(&stream), inbox, body.into()).await?;
+        let mut records = Vec::new();
+        while let Some(answer) = answers.next().await {
+            match answer.status.map(|status| status.as_u16()) {
+                None if is_marker(answer.headers.as_ref()) => {}
+                None => match decode("gateway_record", &answer.payload) {
+                    Ok(record) => records.push(record),
+                    Err(error) => tracing::debug!(%error, "a gateway's record is not understood"),
+                },
+                Some(END_OF_BATCH | NO_MESSAGES) => return Ok(records),
+                Some(status) => bail!("{stream} cannot be read: status {status}"),
+            }
+        }
+        bail!("the connection ended")
+    };
+    if !nats.is_up() {
+        bail!("NATS is away");
+    }
+    tokio::time::timeout(REQUEST_TIMEOUT, reading).await.context("no answer in time")?
 }
 
 /// Of a bucket: the record with this subject and its revision, which is what a write has to expect. Read through the

@@ -257,9 +257,14 @@ pub(crate) async fn respond(request: &Request, reply: Bytes) -> bool {
 /// Refuses a request that is not understood.
 pub(crate) async fn malformed(request: &Request, error: &wire::DecodeError) {
     metrics::observe_unanswered(Unanswered::Malformed, 1);
-    let error = service::error::Error { status: error.to_string(), code: 400 };
+    refuse(request, 400, error.to_string()).await;
+}
+
+/// Answers with an error, in words for operators.
+pub(crate) async fn refuse(request: &Request, code: usize, status: String) {
+    let error = service::error::Error { status, code };
     let sent = tokio::time::timeout(limits::REQUEST_TIMEOUT, request.respond(Err(error))).await;
-    tracing::debug!(?sent, "refused a malformed request");
+    tracing::debug!(?sent, code, "refused a request");
 }
 
 /// Applies one entry of the stream; `None` if it is not understood.

@@ -9,7 +9,7 @@ use clap::ValueEnum as _;
 use switchboard_contract::process::UsageError;
 
 use super::nats::{self, Servers};
-use super::{Args, Limits};
+use super::{Args, Limits, feeds};
 use crate::runfile::Auth;
 use crate::token::Key;
 
@@ -64,7 +64,7 @@ pub(super) struct Plan {
 #[derive(Clone, Debug)]
 pub(super) struct Binaries {
     matcher: PathBuf,
-    history: PathBuf,
+    pub(super) history: PathBuf,
     gateway: PathBuf,
 }
 
@@ -96,6 +96,7 @@ impl Plan {
     /// If the ports do not fit.
     pub(super) fn new(args: &Args, folder: &Path, binaries: &Binaries) -> anyhow::Result<Plan> {
         let Servers { mut specs, configs: nats_configs, url: nats_url } = Servers::new(args, folder)?;
+        let feeds = feeds::path(args.feeds.as_deref(), folder).display().to_string();
         let mut service = |name: String, stage, program: &PathBuf, addr: Option<SocketAddr>| {
             let index = specs.len();
             let admin = local(args.admin_port, index)?;
@@ -103,6 +104,9 @@ impl Plan {
             flags.push(("--nats-replicas", args.nats_servers.to_string()));
             let format = args.log_format.to_possible_value().map(|value| value.get_name().to_owned());
             flags.extend([("--log-format", format.unwrap_or_default()), ("--log-level", args.log_level.clone())]);
+            if *program == binaries.history {
+                flags.push(("--feeds", feeds.clone()));
+            }
             if let Some(addr) = addr {
                 flags.extend([("--listen", addr.to_string()), ("--auth", args.auth.as_str().to_owned())]);
                 if args.limits == Limits::Off {
@@ -213,6 +217,10 @@ mod tests {
         Plan::new(&args, Path::new("/f"), &binaries)
     }
 
+    fn flags(plan: &Plan, name: &str) -> String {
+        plan.specs.iter().find(|spec| spec.name == name).expect("a process").args.join(" ")
+    }
+
     #[test]
     fn everything_has_its_ports_in_start_order() {
         let plan = plan(&["--gateways", "3", "--gateway-port", "5000", "--admin-port", "6000"]).expect("a plan");
@@ -227,41 +235,53 @@ mod tests {
                 "nats Some(4222) 6000",
                 "matcher-1 None 6001",
                 "matcher-2 None 6002",
-                "history None 6003",
-                "gateway-1 Some(5000) 6004",
-                "gateway-2 Some(5001) 6005",
-                "gateway-3 Some(5002) 6006",
+                "history-1 None 6003",
+                "history-2 None 6004",
+                "gateway-1 Some(5000) 6005",
+                "gateway-2 Some(5001) 6006",
+                "gateway-3 Some(5002) 6007",
             ]
         );
         let [nats] = &plan.nats_configs[..] else { panic!("one server: {plan:?}") };
         assert_eq!((nats.path.to_str(), nats.store.to_str()), (Some("/f/nats.conf"), Some("/f/data/nats")));
         assert!(nats.text.contains("store_dir: \"/f/data/nats\"") && !nats.text.contains("cluster"), "{}", nats.text);
-        let gateway = plan.specs[4].args.join(" ");
+        let gateway = flags(&plan, "gateway-1");
         assert!(gateway.contains("--listen 127.0.0.1:5000 --auth open"), "{gateway}");
         assert!(!gateway.contains("local-secret") && !gateway.contains("--jwt"), "{gateway}");
     }
 
     #[test]
     fn limits_can_be_off() {
-        let gateway = |flags: &[&str]| plan(flags).expect("a plan").specs[4].args.join(" ");
+        let gateway = |with: &[&str]| flags(&plan(with).expect("a plan"), "gateway-1");
         assert!(!gateway(&[]).contains("-rate"));
         let off = gateway(&["--limits", "off"]);
         assert!(off.contains("--broadcast-rate 0 --direct-rate 0 --join-rate 0 --repeats 0 --refusals 0"), "{off}");
     }
 
     #[test]
-    fn several_histories_are_told_apart() {
-        let plan = plan(&["--histories", "2", "--gateways", "1"]).expect("a plan");
+    fn one_history_has_no_number() {
+        let plan = plan(&["--histories", "1", "--gateways", "1"]).expect("a plan");
         let names: Vec<&str> = plan.specs.iter().map(|spec| spec.name.as_str()).collect();
-        assert_eq!(names, ["nats", "matcher-1", "matcher-2", "history-1", "history-2", "gateway-1"]);
+        assert_eq!(names, ["nats", "matcher-1", "matcher-2", "history", "gateway-1"]);
+    }
+
+    #[test]
+    fn each_history_has_the_file_of_feeds_and_nobody_else() {
+        for (with, file) in [(&[][..], "/f/feeds.toml"), (&["--feeds", "my.toml"], "my.toml")] {
+            let plan = plan(with).expect("a plan");
+            for spec in &plan.specs {
+                let has = spec.args.join(" ").contains(&format!("--feeds {file}"));
+                assert_eq!(has, spec.name.starts_with("history"), "{spec:?}");
+            }
+        }
     }
 
     #[test]
     fn with_jwt_gateways_have_the_development_key() {
         let plan = plan(&["--auth", "jwt", "--gateways", "1"]).expect("a plan");
-        let gateway = plan.specs[4].args.join(" ");
+        let gateway = flags(&plan, "gateway-1");
         assert!(gateway.contains("--auth jwt --jwt-secret-file /f/jwt-secret"), "{gateway}");
-        assert!(!plan.specs[1].args.join(" ").contains("--auth"), "a matcher has nothing to do with it");
+        assert!(!flags(&plan, "matcher-1").contains("--auth"), "a matcher has nothing to do with it");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod resume;
 mod rooms;
 mod rooms_load;
 mod runner;
+mod runner_feeds;
 mod session;
 mod side;
 mod siege;

@@ -13,7 +13,7 @@ async fn everything_comes_up_a_killed_gateway_comes_back_and_nothing_stays_behin
     let Some(place) = Place::new() else { return };
     let up = place.up(&[]);
     up.says(&[" ready: ", &format!("http://127.0.0.1:{}", place.gateway_port)]).await;
-    for name in ["nats", "matcher-1", "matcher-2", "history", "gateway-1", "gateway-2"] {
+    for name in ["nats", "matcher-1", "matcher-2", "history-1", "history-2", "gateway-1", "gateway-2"] {
         up.says(&[name, " is up: "]).await;
         assert!(place.process(name).is_some_and(|process| process.id.is_alive()), "{name}");
     }
@@ -42,7 +42,7 @@ async fn everything_comes_up_a_killed_gateway_comes_back_and_nothing_stays_behin
     .await;
 
     let processes = place.run_file().expect("it runs").processes;
-    assert_eq!(processes.len(), 6);
+    assert_eq!(processes.len(), 7);
     up.id.signal(Signal::TERM);
     let (status, said) = up.end().await;
     assert_eq!(status.code(), Some(0), "{said}");
@@ -96,15 +96,15 @@ async fn five_deaths_end_the_run() {
     let up = place.up(&["--gateways", "1"]);
     up.says(&[" ready: "]).await;
     let all = place.run_file().expect("it runs").processes;
-    let mut victim = place.process("history").expect("it runs").id;
+    let mut victim = place.process("history-1").expect("it runs").id;
     for n in 1..=5 {
         victim.signal(Signal::KILL);
         if n < 5 {
-            eventually("history is started again", async || {
-                place.process("history").is_some_and(|process| process.id != victim && process.id.is_alive())
+            eventually("history-1 is started again", async || {
+                place.process("history-1").is_some_and(|process| process.id != victim && process.id.is_alive())
             })
             .await;
-            victim = place.process("history").expect("it runs").id;
+            victim = place.process("history-1").expect("it runs").id;
         }
     }
     let (status, said) = up.end().await;

@@ -9,7 +9,7 @@ use switchboard_contract::reason::Reason;
 use super::answer::{Away, Json, OfOne, Problem, Refused, Secured, in_time};
 use super::{Api, TAG, schema};
 use crate::payload::HistoryParams;
-use crate::session::{chat_json, status_json};
+use crate::session::chat_json;
 use crate::{life, log};
 
 /// What cannot be the id of a room is that of none.
@@ -108,7 +108,7 @@ pub(super) async fn lobby(State(api): State<Api>) -> Result<Json, Refused> {
         in_time(async { api.nats.round_trip(limits::API_TIMEOUT).await.map_err(|_| Reason::Unavailable.into()) });
     heard.await?;
     let status = api.gateway.lobby.view().borrow().status.ok_or(Reason::Unavailable)?;
-    Ok(Json(status_json(&status)))
+    Ok(Json(status.counts()))
 }
 
 /// Whether the API answers

@@ -323,6 +323,18 @@ fn a_feed_without_members_ends_after_a_while_unless_somebody_comes() {
 }
 
 #[test]
+fn a_feed_that_is_polled_often_ends_after_one_interval_without_members() {
+    let mut world = World::new();
+    world.join("ada", 1);
+    world.opened(true);
+    let mut answer = fed(Some(1), None);
+    answer.as_mut().and_then(|wanted| wanted.feed.as_mut()).expect("a feed").interval_ms = 100;
+    assert_eq!(world.answered(answer), ["ada ok value 1 of 1,1"]);
+    world.leave(1);
+    assert_eq!(world.next(), (Duration::from_millis(100), vec!["end".to_owned()]));
+}
+
+#[test]
 fn a_feed_that_asks_for_a_token_is_for_those_whose_token_names_it() {
     let mut world = World::new();
     world.join("ada", 1);

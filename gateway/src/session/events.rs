@@ -8,7 +8,7 @@ use switchboard_contract::names::ChatId;
 use switchboard_contract::reason::{CloseCode, Reason};
 
 use super::kind::Kind;
-use super::{Effect, Session, status_json};
+use super::{Effect, Session};
 use crate::commands::{FeedCommand, LobbyCommand};
 use crate::frame::{Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
@@ -131,7 +131,7 @@ impl Session {
         let result = match outcome {
             Outcome::Ok(response) => Ok(&**response),
             Outcome::Status(counts) => {
-                status = status_json(counts);
+                status = counts.counts();
                 Ok(&*status)
             }
             Outcome::Refused(refusal) => Err(refusal.clone()),

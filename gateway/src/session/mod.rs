@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use switchboard_contract::limits;
-use switchboard_contract::lobby::{ChannelId, Status};
+use switchboard_contract::lobby::ChannelId;
 use switchboard_contract::names::{ChatId, FeedId, RoomId};
 use switchboard_contract::reason::{CloseCode, Reason};
 
@@ -382,18 +382,6 @@ impl Session {
         }
         self.waiting_bytes = 0;
     }
-}
-
-/// The counts as `user:status` has them.
-pub fn status_json(status: &Status) -> String {
-    format!(
-        r#"{{"teachers":{{"total":{}}},"students":{{"total":{},"waiting":{},"chatting":{},"finished":{}}}}}"#,
-        status.teachers,
-        status.students(),
-        status.waiting,
-        status.chatting,
-        status.finished
-    )
 }
 
 /// Frames that wait, each with the time at which it came.

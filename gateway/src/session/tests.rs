@@ -1,7 +1,7 @@
 //! The rules of a session as tables: frames in, effects out.
 
 use super::*;
-use switchboard_contract::lobby::{ChatRecord, ChatStatus};
+use switchboard_contract::lobby::{ChatRecord, ChatStatus, Status};
 use switchboard_contract::names::UserId;
 use switchboard_contract::wire::V1;
 

@@ -14,7 +14,7 @@
 //! source = "shop"
 //! sql = "select count(*) from orders where kind = $1"
 //! # or: http = "https://host/path/{argument}", with headers = { … } and headers_env = { authorization = "VARIABLE" }
-//! # or: nats = "subject", a request with the payload {"argument":…}
+//! # or: nats = "subject", a request with the payload {"argument":…}; of this system's own subjects only two
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ use serde::Deserialize;
 use switchboard_contract::limits::{
     FEED_CONNECTIONS, FEED_CONNECTIONS_MAX, FEED_INTERVAL_MAX, FEED_INTERVAL_MIN, FEED_TIMEOUT, FEEDS_CONFIGURED_MAX,
 };
-use switchboard_contract::names::{FeedId, is_reserved};
+use switchboard_contract::names::{FEED_SOURCES, FeedId, is_reserved};
 use toml::Spanned;
 use url::Url;
 
@@ -294,7 +294,7 @@ impl Reader<'_> {
             (Some(sql), None, None) if is_database => self.sql(sql, argument.is_some())?,
             (Some(sql), None, None) => return self.wrong(sql, "the source of this sql has no postgres"),
             (None, Some(url), None) if !is_database => self.http(url, raw, argument.is_some())?,
-            (None, None, Some(subject)) if !is_database => self.nats(subject)?,
+            (None, None, Some(subject)) if !is_database => self.nats(subject, argument.is_some())?,
             (None, Some(other), None) | (None, None, Some(other)) => {
                 return self.wrong(other, "the source of this feed is a database: it takes sql");
             }
@@ -365,12 +365,22 @@ impl Reader<'_> {
         Ok(Query::Http(url.get_ref().clone(), headers))
     }
 
-    fn nats(&self, subject: &Spanned<String>) -> Read<Query> {
+    /// The subjects of this system are refused: a feed would show what is said in rooms to everybody, or do something
+    /// at each poll. [`FEED_SOURCES`] are made for feeds, and know no argument.
+    fn nats(&self, subject: &Spanned<String>, argument: bool) -> Read<Query> {
         let text = subject.get_ref();
+        if FEED_SOURCES.contains(&text.as_str()) {
+            return match argument {
+                true => self.wrong(subject, format!("{text} takes no argument")),
+                false => Ok(Query::Nats(text.clone())),
+            };
+        }
         let plain =
             |token: &str| !token.is_empty() && !token.contains(['*', '>']) && !token.contains(char::is_whitespace);
         if is_reserved(text) || !text.split('.').all(plain) {
-            return self.wrong(subject, "this is no subject to ask on: no wildcards, and not below sb. or $");
+            let but = FEED_SOURCES.join(" and ");
+            let what = format!("this is no subject to ask on: no wildcards, and not below sb. or $, but for {but}");
+            return self.wrong(subject, what);
         }
         Ok(Query::Nats(text.clone()))
     }

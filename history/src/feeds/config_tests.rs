@@ -127,11 +127,24 @@ fn every_error_names_its_line() {
         (format!("{feed}http = \"http://h\"\nheaders = {{ \"a b\" = \"b\" }}\n"), 5, "header's name"),
         (format!("{feed}http = \"http://h\"\nheaders_env = {{ a = \"NONE\" }}\n"), 5, "no variable"),
         (format!("{feed}nats = \"a.*\"\n"), 4, "subject"),
-        (format!("{feed}nats = \"sb.history.read\"\n"), 4, "subject"),
+        (format!("{feed}nats = \"sb.history.read\"\n"), 4, "but for sb.history.lobby and sb.history.gateways"),
+        (format!("{feed}nats = \"sb.matcher.status\"\n"), 4, "subject"),
+        (format!("{feed}nats = \"sb.history.lobby.x\"\n"), 4, "subject"),
+        (format!("{feed}nats = \"_INBOX.x\"\n"), 4, "subject"),
+        (format!("{feed}argument = \".*\"\nnats = \"sb.history.lobby\"\n"), 5, "no argument"),
     ] {
         let error = Catalogue::parse(&text, env).expect_err(&text);
         assert_eq!(error.line, line, "{text}\n{error}");
         assert!(error.what.contains(what) && !error.what.is_empty(), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn two_subjects_of_this_system_can_be_asked() {
+    for subject in ["sb.history.lobby", "sb.history.gateways"] {
+        let text = format!("[[feed]]\nname = \"a\"\ninterval = \"1s\"\nnats = \"{subject}\"\n");
+        let catalogue = Catalogue::parse(&text, env).expect(subject);
+        assert!(matches!(&find(&catalogue, "a").expect("a feed").query, Query::Nats(asked) if asked == subject));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real service against a real nats-server.
 
+mod about;
 mod chats;
 mod feed_metrics;
 mod feed_owner;

@@ -4,6 +4,8 @@
 //! by the server as whatever `$1` is where it stands: a number, a date, a text.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -175,10 +177,18 @@ fn failure(error: &tokio_postgres::Error) -> Failure {
     let fault = match error.code() {
         Some(code) if *code == SqlState::QUERY_CANCELED => Fault::Late,
         Some(_) => Fault::Refused,
-        None if error.is_closed() => Fault::Unreachable,
+        None if error.is_closed() || is_lost(error) => Fault::Unreachable,
         None => Fault::Refused,
     };
     Failure::new(fault, chain(error))
+}
+
+/// Whether the connection itself failed: reset, or broken. What could not be said or understood is an io error of the
+/// library too, and no failure of the connection.
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    std::iter::successors(error.source(), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| !matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData))
 }
 
 /// An argument in text form, which the server reads as the type that it takes the parameter for.
@@ -225,6 +235,30 @@ mod tests {
             let error = configured(url).expect_err(url);
             assert!(!error.is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_reset_is_a_source_that_cannot_be_reached() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.expect("a connection");
+            socket.readable().await.expect("the client speaks first");
+            // What came is not read, so that the end is a reset.
+            drop(socket);
+        });
+        let config = configured(&format!("postgres://u@127.0.0.1:{port}/db")).expect("a URL");
+        let error = config.connect(NoTls).await.err().expect("a failure");
+        assert!(!error.is_closed(), "{error:?}");
+        assert_eq!(failure(&error).fault, Fault::Unreachable, "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_said_is_refused() {
+        let config = configured("postgres://u%00@127.0.0.1:1/db").expect("a URL");
+        let (client, _server) = tokio::io::duplex(1024);
+        let error = config.connect_raw(client, NoTls).await.err().expect("a failure");
+        assert_eq!(failure(&error).fault, Fault::Refused, "{error:?}");
     }
 
     #[test]
