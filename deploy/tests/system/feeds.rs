@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Vsn};
 use switchboard_contract::testing::eventually;
 
-use crate::harness::{A_WHILE, SOON, System};
+use crate::harness::{A_WHILE, SOON, Shape, System};
 
 const FEEDS: &str = r#"
 [[feed]]
@@ -65,7 +65,7 @@ async fn a_feed_is_polled_for_all_its_members_and_for_nobody_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("feeds.toml");
     std::fs::write(&file, FEEDS).expect("a file");
-    let Some(system) = System::start_with_feeds(file.to_str().expect("text")).await else { return };
+    let Some(system) = System::of(Shape::history(&["--feeds", file.to_str().expect("text")])).await else { return };
     let source = Source::start(&system).await;
 
     let mut ada = system.client(0, Vsn::V2).await;
