@@ -25,6 +25,11 @@ impl Process {
         Self::with(binary, flags)
     }
 
+    /// Starts one more with the same flags, which is not ready yet.
+    pub(crate) fn another(&self) -> Process {
+        Self::with(self.binary, self.flags.clone())
+    }
+
     fn with(binary: &'static str, flags: Vec<String>) -> Process {
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut process = Process { binary, flags, admin, child: None };
@@ -61,6 +66,14 @@ impl Process {
     pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
         let metrics = self.metrics().await?;
         metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Its resident memory. Bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let child = self.child.as_ref().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        kib.expect("its memory").parse::<u64>().expect("a number") * 1024
     }
 
     /// `kill -9`, if it runs.
