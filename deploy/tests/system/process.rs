@@ -68,11 +68,11 @@ impl Process {
         metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// Its resident memory. Bytes.
-    pub(crate) fn resident(&self) -> u64 {
+    /// The most of resident memory that it has had. Bytes.
+    pub(crate) fn peak(&self) -> u64 {
         let child = self.child.as_ref().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         kib.expect("its memory").parse::<u64>().expect("a number") * 1024
     }
 
