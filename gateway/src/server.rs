@@ -32,7 +32,7 @@ use crate::hub::Hub;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
 use crate::session::SessionLimits;
-use crate::{handshake, socket};
+use crate::{handshake, observe, socket};
 
 /// The same endpoint under all four: phoenix.js appends `/websocket`, clients of 2015 connect to the bare path.
 const SOCKET_PATHS: [&str; 4] = ["/socket/websocket", "/socket", "/ws/websocket", "/ws"];
@@ -183,6 +183,11 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, permit: Arc<
         .with_upgrades()
         .await;
     if let Err(error) = served {
+        if error.is_timeout() {
+            observe::full("header_time");
+        } else if error.is_parse_too_large() {
+            observe::full("header_bytes");
+        }
         tracing::debug!(%peer, %error, "connection ended");
     }
 }

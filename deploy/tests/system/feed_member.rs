@@ -25,6 +25,9 @@ pub(crate) fn file(feeds: &str) -> (TempDir, String) {
     (folder, file)
 }
 
+/// Flags of a history service with the feeds that the runner brings with it.
+pub(crate) const WITH_FEEDS: [&str; 2] = ["--feeds", concat!(env!("CARGO_MANIFEST_DIR"), "/feeds.toml")];
+
 /// Which value.
 pub(crate) type Version = (u64, u64);
 

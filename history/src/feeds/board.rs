@@ -7,6 +7,7 @@ use switchboard_contract::limits::{FEED_TAKE_RETRY, FEEDS_MAX};
 use switchboard_contract::names::{FeedId, Incarnation};
 
 use super::owner::Replicas;
+use crate::metrics;
 
 /// Why a feed is not polled here any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +80,10 @@ impl Board {
         let full = self.is_full();
         match self.records.get_mut(feed) {
             Some(last) => *last = seq,
-            None if full => return false,
+            None if full => {
+                metrics::full("feeds");
+                return false;
+            }
             None => {
                 self.records.insert(feed.clone(), seq);
             }

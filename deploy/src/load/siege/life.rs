@@ -87,6 +87,7 @@ impl Life {
             self.connected = self.siege.world.now();
             if !std::mem::take(&mut first) {
                 self.siege.reconnects.set(self.siege.reconnects.get() + 1);
+                self.siege.strikes.reconnected();
             }
             self.player.opened();
             match self.serve(&mut socket).await? {
@@ -293,7 +294,10 @@ impl Life {
         }
         let answer = match reply {
             Ok(_) => Answer::Ok(fields.seq.unwrap_or(0)),
-            Err(_) if reason == "unavailable" => Answer::Unavailable,
+            Err(_) if reason == "unavailable" => {
+                self.siege.unavailable.set(self.siege.unavailable.get() + 1);
+                Answer::Unavailable
+            }
             // The judge lets no other reason pass.
             Err(_) => Answer::Gone,
         };
