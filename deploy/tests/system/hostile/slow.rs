@@ -48,6 +48,7 @@ pub(super) async fn one_that_never_reads(system: &System) {
             hears.expect_on("room:deaf", "typing", SOON).await.expect("who reads hears all");
             heard += 1;
         }
+        assert!(hears.push("phoenix", "heartbeat", json!({})).await.expect("a reply").ok);
         most = most.max(gateway.resident());
         // They are not silent, only deaf.
         for raw in &mut deaf {
