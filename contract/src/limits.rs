@@ -57,6 +57,9 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A join or push without an answer is `unavailable` after this time: clients are promised 5 s.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(4_800);
+/// Connections that wait to be accepted: as many as Linux allows by default. Beyond them the kernel drops what clients
+/// send, who try again after 1 s at the earliest.
+pub const ACCEPT_BACKLOG: u32 = 4_096;
 /// Open connections of one gateway, by default: below the usual limit of 20,000 open files.
 pub const CONNECTIONS_MAX: usize = 16_000;
 

@@ -122,9 +122,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let _ends_all = background.clone().drop_guard();
     admin::serve(args.common.admin_addr, readiness.clone(), background.clone()).await?;
     observe::describe();
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot bind --listen {}", args.listen))?;
+    let listener = server::listen(args.listen).with_context(|| format!("cannot bind --listen {}", args.listen))?;
     let address = listener.local_addr()?;
 
     let incarnation = Incarnation::new();

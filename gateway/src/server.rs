@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use switchboard_contract::limits;
 use switchboard_contract::reason::CloseCode;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -133,6 +133,18 @@ impl Gateway {
             tokio::time::sleep(step.mul_f64(rand::random_range(0.5..1.5))).await;
         }
     }
+}
+
+/// Listens, with room for a crowd that comes at once: all clients of a gateway that has died, say.
+///
+/// # Errors
+/// If the address is taken, or none of this machine.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // The port of a gateway that was here a moment ago.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(limits::ACCEPT_BACKLOG)
 }
 
 /// Accepts connections until `stop`; sockets that are open then stay open.

@@ -1,5 +1,6 @@
 //! A whole system of one's own: nats-server, matchers, history and gateways, on free ports; killed on drop.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -113,12 +114,7 @@ impl System {
 
     /// A teacher who has joined.
     pub(crate) async fn teacher_on(&self, gateway: usize, id: impl Into<Value>) -> Teacher {
-        let id = id.into();
-        let mut client = self.client(gateway, Vsn::V2).await;
-        let payload = json!({"userId": id, "role": "teacher", "capacity": 10});
-        let reply = client.join("presence:teachers", payload).await.expect("a reply");
-        assert!(reply.ok, "{reply:?}");
-        Teacher { client, id, counts: reply.response }
+        Teacher::on(self.client(gateway, Vsn::V2).await, id.into()).await
     }
 
     /// A student who is ready, on gateway 0.
@@ -139,12 +135,7 @@ impl System {
     }
 
     async fn joined_on(&self, gateway: usize, id: impl Into<Value>) -> Student {
-        let id = id.into();
-        let topic = format!("presence:student:{}", text(&id));
-        let mut client = self.client(gateway, Vsn::V2).await;
-        let reply = client.join(&topic, json!({"userId": id, "role": "student"})).await.expect("a reply");
-        assert!(reply.ok, "{reply:?}");
-        Student { client, id, topic }
+        Student::on(self.client(gateway, Vsn::V2).await, id.into()).await
     }
 
     /// The body of `GET /` as JSON.
@@ -166,13 +157,13 @@ impl System {
 
     /// Waits until the lobby's bucket holds nothing but the epoch.
     pub(crate) async fn nothing_is_left(&self) {
-        let bucket = self.lobby().await;
-        eventually("nothing is left in KV lobby but the epoch", async || {
-            let keys = bucket.keys().await.expect("keys");
-            let keys: Vec<_> = futures_util::StreamExt::collect(keys).await;
-            keys.len() == 1
-        })
-        .await;
+        eventually("nothing is left in KV lobby but the epoch", async || self.lobby_keys().await.len() == 1).await;
+    }
+
+    /// What the lobby's bucket holds.
+    pub(crate) async fn lobby_keys(&self) -> BTreeSet<String> {
+        let keys = self.lobby().await.keys().await.expect("keys");
+        futures_util::TryStreamExt::try_collect(keys).await.expect("keys")
     }
 
     /// Waits until the lobby's bucket holds one message, so that the markers of what was purged are gone too.
@@ -203,6 +194,14 @@ pub(crate) struct Teacher {
 }
 
 impl Teacher {
+    /// One that has joined with this client.
+    pub(crate) async fn on(mut client: Client, id: Value) -> Teacher {
+        let payload = json!({"userId": id, "role": "teacher", "capacity": 10});
+        let reply = client.join("presence:teachers", payload).await.expect("a reply");
+        assert!(reply.ok, "{reply:?}");
+        Teacher { client, id, counts: reply.response }
+    }
+
     /// Claims until a student is assigned, as real clients do; gives the chat.
     pub(crate) async fn claim(&mut self) -> Value {
         self.claim_with(|reply| assert!(reply.ok, "{reply:?}")).await
@@ -255,6 +254,14 @@ pub(crate) struct Student {
 }
 
 impl Student {
+    /// One that has joined its own topic with this client.
+    pub(crate) async fn on(mut client: Client, id: Value) -> Student {
+        let topic = format!("presence:student:{}", text(&id));
+        let reply = client.join(&topic, json!({"userId": id, "role": "student"})).await.expect("a reply");
+        assert!(reply.ok, "{reply:?}");
+        Student { client, id, topic }
+    }
+
     /// Says that it is ready.
     pub(crate) async fn ready(&mut self) {
         let payload = json!({"userId": self.id});

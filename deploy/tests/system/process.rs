@@ -70,10 +70,27 @@ impl Process {
 
     /// The most of resident memory that it has had. Bytes.
     pub(crate) fn peak(&self) -> u64 {
-        let child = self.child.as_ref().expect("it runs");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        self.memory("VmHWM:")
+    }
+
+    /// Its resident memory. Bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let kib = status.lines().find_map(|read| read.strip_prefix(line)?.trim().strip_suffix(" kB"));
         kib.expect("its memory").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// How many files it has open, connections among them.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// `kill -9`, if it runs.

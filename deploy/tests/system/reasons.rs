@@ -10,7 +10,8 @@ use switchboard::client::{Client, Reply, Vsn};
 use switchboard_contract::reason::{CloseCode, Reason};
 
 use crate::harness::{SOON, Shape, System, chat};
-use crate::session::{closed_by_bytes, closed_by_data, closed_by_text};
+use crate::raw::closed_by_bytes;
+use crate::session::{closed_by_data, closed_by_text};
 use crate::tokens::Issuer;
 
 /// A gateway, and what is spoken there.

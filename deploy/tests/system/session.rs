@@ -5,10 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::client::{Client, ConnectError, Socket, Vsn};
 use switchboard_contract::testing::eventually;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::harness::{SOON, Shape, System, chat, say};
+use crate::raw::{Raw, closed_by_bytes, masked};
 
 #[tokio::test]
 async fn chats_that_are_not_and_strangers() {
@@ -67,10 +66,6 @@ async fn malformed_frames_of_every_kind_close_that_socket_alone() {
 #[tokio::test]
 async fn what_is_no_websocket_frame_closes_with_its_code() {
     let Some(system) = System::start().await else { return };
-    let masked = |first: u8, data: &[u8]| {
-        let length = u8::try_from(data.len()).expect("a short frame");
-        [&[first, 0x80 | length, 0, 0, 0, 0], data].concat()
-    };
     let huge = [&[0x81, 0xff][..], &(1u64 << 40).to_be_bytes(), b"mask"].concat();
     for (bytes, code) in [
         (masked(0x81, b"[null,\"1\",\"t\xff\",\"e\",{}]"), 1007),
@@ -83,12 +78,10 @@ async fn what_is_no_websocket_frame_closes_with_its_code() {
         assert_eq!(closed_by_bytes(&system.gateway(0), Vsn::V2, &bytes).await, code, "{bytes:?}");
     }
     // A message in fragments is a message.
-    let mut stream = upgraded(&system.gateway(0), Vsn::V2).await;
-    stream.write_all(&masked(0x01, br#"[null,"1","phoe"#)).await.expect("sent");
-    stream.write_all(&masked(0x80, br#"nix","heartbeat",{}]"#)).await.expect("sent");
-    let mut head = [0; 2];
-    tokio::time::timeout(SOON, stream.read_exact(&mut head)).await.expect("in time").expect("a reply");
-    assert_eq!(head[0], 0x81);
+    let mut raw = Raw::upgraded(&system.gateway(0), Vsn::V2).await;
+    raw.send(&masked(0x01, br#"[null,"1","phoe"#)).await;
+    raw.send(&masked(0x80, br#"nix","heartbeat",{}]"#)).await;
+    assert_eq!(raw.next().await.map(|(first, _)| first), Some(0x81));
 }
 
 /// Sends a text message; gives the code with which the socket is closed.
@@ -104,34 +97,6 @@ pub(crate) async fn closed_by_data(client: &mut Client, data: &[u8]) -> Option<u
     client.socket().send_binary(data.to_vec()).expect("sent");
     client.socket().flush().await.expect("sent");
     client.expect_close(SOON).await.expect("a close")
-}
-
-/// Sends bytes behind the upgrade; gives the code of the close frame that follows.
-pub(crate) async fn closed_by_bytes(gateway: &str, vsn: Vsn, bytes: &[u8]) -> u16 {
-    let mut stream = upgraded(gateway, vsn).await;
-    stream.write_all(bytes).await.expect("sent");
-    let mut head = [0; 4];
-    tokio::time::timeout(SOON, stream.read_exact(&mut head)).await.expect("in time").expect("a close frame");
-    assert_eq!(head[0], 0x88, "{bytes:?}");
-    u16::from_be_bytes([head[2], head[3]])
-}
-
-/// A connection behind the upgrade, to send what no WebSocket library sends.
-async fn upgraded(gateway: &str, vsn: Vsn) -> TcpStream {
-    let address = gateway.strip_prefix("http://").expect("a URL");
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
-    let request = format!(
-        "GET /socket/websocket?vsn={} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-        vsn.as_str()
-    );
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(stream.read_u8().await.expect("an answer"));
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
-    stream
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -49,7 +50,7 @@ pub(super) struct RoomsArgs {
     /// Members of each, each on a socket of its own; the last two of four or more are one user's session.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     members: u16,
-    /// How long they talk.
+    /// How long they talk; SIGUSR1 ends it before.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
     /// Which serializers members speak.
@@ -78,6 +79,8 @@ struct Run<'a> {
     users: JoinSet<Result<(), Violation>>,
     began: Instant,
     talked: Option<Instant>,
+    /// They have talked enough, though their time is not over.
+    enough: bool,
     settled: Option<Instant>,
     meter: Meter,
     costs: Option<Costs>,
@@ -112,6 +115,7 @@ pub(super) async fn run(args: &RoomsArgs) -> anyhow::Result<ExitCode> {
         users: JoinSet::new(),
         began: Instant::now(),
         talked: None,
+        enough: false,
         settled: None,
         meter: Meter::start(folder)?,
         costs: None,
@@ -141,6 +145,7 @@ impl Run<'_> {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let interrupt = interrupted();
         tokio::pin!(interrupt);
+        let mut enough = signal(SignalKind::user_defined1())?;
         loop {
             tokio::select! {
                 biased;
@@ -148,6 +153,7 @@ impl Run<'_> {
                     interrupted.context("cannot listen to signals")?;
                     return Ok(true);
                 }
+                _ = enough.recv() => self.enough = true,
                 _ = looks.tick() => {
                     if self.look()? {
                         return Ok(false);
@@ -182,7 +188,8 @@ impl Run<'_> {
                 bail!("{} members have come within {} s", self.hall.arrived.get(), ARRIVE_WITHIN.as_secs());
             }
             Phase::Talking
-                if self.talked.is_some_and(|talked| now >= talked + Duration::from_secs(self.args.seconds)) =>
+                if self.enough
+                    || self.talked.is_some_and(|talked| now >= talked + Duration::from_secs(self.args.seconds)) =>
             {
                 self.costs = Some(self.meter.read()?);
                 self.settled = Some(now);
