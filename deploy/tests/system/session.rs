@@ -8,7 +8,7 @@ use switchboard_contract::testing::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{SOON, System, chat, say};
+use crate::harness::{SOON, Shape, System, chat, say};
 
 #[tokio::test]
 async fn chats_that_are_not_and_strangers() {
@@ -223,12 +223,11 @@ async fn binary_pushes_are_understood_and_chats_take_none() {
 
 #[tokio::test]
 async fn a_gateway_that_stops_sends_its_sockets_away() {
-    let Some(mut system) = System::start_with(&[], &["--drain-ms", "200"]).await else { return };
+    let Some(mut system) = System::of(Shape::gateway(&["--drain-ms", "200"])).await else { return };
     let (mut teacher, mut student, topic) = chat(&system, "t", "s").await;
-    let mut gateway = system.terminate_gateway(0);
+    let ended = system.gateways[0].1.terminate();
     assert_eq!(student.client.expect_close(SOON).await.expect("a close"), Some(1012));
-    let ended = tokio::task::spawn_blocking(move || gateway.wait()).await.expect("joined").expect("an end");
-    assert!(ended.success(), "{ended}");
+    assert!(ended.await.expect("its status").success());
     // It comes back elsewhere, in time: it has lost nothing.
     let mut elsewhere = system.client(1, Vsn::V2).await;
     elsewhere.join("presence:student:s", json!({"userId": "s", "role": "student"})).await.expect("a reply");
@@ -239,7 +238,7 @@ async fn a_gateway_that_stops_sends_its_sockets_away() {
 
 #[tokio::test]
 async fn connections_have_a_limit() {
-    let Some(system) = System::start_with(&[], &["--max-connections", "2"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--max-connections", "2"])).await else { return };
     let first = system.client(0, Vsn::V2).await;
     let mut second = system.client(0, Vsn::V2).await;
     assert!(Client::connect(&system.gateway(0), Vsn::V2).await.is_err());
@@ -263,7 +262,7 @@ fn a_gateway_that_would_have_to_verify_tokens_does_not_start() {
 
 #[tokio::test]
 async fn what_is_checked_before_the_upgrade() {
-    let Some(system) = System::start_with(&[], &["--allowed-origin", "https://app.example"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--allowed-origin", "https://app.example"])).await else { return };
     let base = system.gateway(0);
     let refused = async |url: String, headers: &[(&str, &str)]| match Socket::connect_with(&url, Vsn::V2, headers).await
     {
@@ -289,7 +288,7 @@ async fn what_is_checked_before_the_upgrade() {
 
 #[tokio::test]
 async fn silence_closes_a_socket_and_heartbeats_keep_it() {
-    let Some(system) = System::start_with(&[], &["--idle-timeout", "2"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--idle-timeout", "2"])).await else { return };
     let mut silent = system.client(0, Vsn::V2).await;
     let mut alive = system.client(0, Vsn::V2).await;
     let beat = async |client: &mut Client| client.push("phoenix", "heartbeat", json!({})).await.expect("a reply").ok;
