@@ -28,8 +28,9 @@ use anyhow::Context as _;
 use async_nats::service::ServiceExt as _;
 use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
+use switchboard_contract::carried;
 use switchboard_contract::limits;
-use switchboard_contract::names::{HISTORY_BEHIND, HISTORY_FEED, HISTORY_READ, Incarnation, RoomId};
+use switchboard_contract::names::{HISTORY_BEHIND, HISTORY_FEED, HISTORY_READ, HISTORY_READ_ALL, Incarnation, RoomId};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::process::CommonArgs;
 use switchboard_contract::room::RoomRecord;
@@ -107,6 +108,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let Some(records) = stop.run_until_cancelled(prepare(&nats, replicas, log_age)).await else { return Ok(()) };
     let records = records?;
 
+    tokio::spawn(stop.clone().run_until_cancelled_owned(carried::keep_any(nats.clone(), SERVICE, incarnation.clone())));
     let (feed, fed) = mpsc::channel(limits::HISTORY_CHUNKS_MAX);
     tokio::spawn(follow(nats.clone(), replicas, What::Log(log_age), feed));
     let feeds = Feeds::start(&nats, replicas, &incarnation, configured).await?;
@@ -125,19 +127,21 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         .await
         .map_err(|error| anyhow::anyhow!(error))
         .context("cannot start the micro-service")?;
-    let serve = async |name: &str, subject: &str| {
-        let endpoint = service.endpoint_builder().name(name).add(subject).await;
+    let serve = async |name: &str, group: &str, subject: &str| {
+        let endpoint = service.endpoint_builder().name(name).queue_group(group).add(subject).await;
         endpoint.map_err(|error| anyhow::anyhow!(error)).with_context(|| format!("cannot serve {subject}"))
     };
-    let reads = serve("read", HISTORY_READ).await?;
-    let behinds = serve("behind", HISTORY_BEHIND).await?;
-    let wants = serve("feed", HISTORY_FEED).await?;
+    let reads = serve("read", SERVICE, HISTORY_READ).await?;
+    // A group of its own: each replica gets it.
+    let read_alls = serve("read-all", incarnation.as_str(), HISTORY_READ_ALL).await?;
+    let behinds = serve("behind", SERVICE, HISTORY_BEHIND).await?;
+    let wants = serve("feed", SERVICE, HISTORY_FEED).await?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(%incarnation, "caught up");
     let lead = Lead::new(&nats, &incarnation, Duration::from_millis(args.room_linger_ms), window);
     let feeds = AbortOnDropHandle::new(tokio::spawn(feeds.run(wants, stop.clone())));
     let fed = async { feeds.await.context("the task of feeds failed")? };
-    tokio::try_join!(server.serve(reads, behinds, lead, &readiness, &stop), fed).map(|_| ())
+    tokio::try_join!(server.serve([reads, read_alls, behinds], lead, &readiness, &stop), fed).map(|_| ())
 }
 
 /// Everything that must be there before the stream can be followed, and the records of rooms.
