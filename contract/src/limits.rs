@@ -395,8 +395,8 @@ pub const CARRIED_LOOK: Duration = Duration::from_secs(2);
 /// Servers that are tried then, at the same time.
 pub const CARRIED_SERVERS_MAX: usize = 16;
 /// A gateway of which NATS has stored nothing for so long, and that hears another gateway no more, moves its sockets
-/// away. Longer than a cluster needs to choose its leaders; and whoever is moved is back before [`GRACE`] is over, which
-/// begins at [`DEAD_AFTER`].
+/// away. Longer than a cluster needs to choose its leaders; and whoever is moved is back before [`GRACE`] is over,
+/// which begins at [`DEAD_AFTER`].
 pub const CUT_OFF_AFTER: Duration = Duration::from_secs(9);
 /// Who is refused by a gateway that is cut off asks again after this time, or asks another one.
 pub const CUT_OFF_RETRY: Duration = Duration::from_secs(5);

@@ -70,7 +70,8 @@ impl NatsServer {
                     let others = others.map(|(other, port)| format!("nats://127.0.0.1:{}", over(i, other, *port)));
                     let others = others.collect::<Vec<_>>().join(", ");
                     let cluster = format!(
-                        "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{others}], no_advertise: true }}\n"
+                        "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{others}], \
+                         no_advertise: true }}\n"
                     );
                     Node::new(free_port(), &format!("node-{i}"), &cluster)
                 })

@@ -144,7 +144,7 @@ impl Follower {
                     }
                     // The consumer is on a server that is gone or cut off; its silence would be noticed much later.
                     if missing && next == self.next && !self.what.keys() {
-                        tracing::info!(next, last = self.last, "the stream's consumer says nothing; another one is made");
+                        tracing::info!(next, last = self.last, "the consumer says nothing; another one is made");
                         return Ok(());
                     }
                 }
