@@ -7,6 +7,7 @@ pub mod ack;
 pub mod admin;
 pub mod alive;
 pub mod api;
+pub mod carried;
 pub mod feed;
 pub mod lease;
 pub mod limits;

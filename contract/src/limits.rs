@@ -115,6 +115,8 @@ pub const CLAIM_INTERVAL: Duration = Duration::from_millis(100);
 pub const LOG_ACK_TIMEOUT: Duration = Duration::from_secs(4);
 /// A read of the history or of a record, tried again until the join's time is over.
 pub const READ_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A replica of history that has not answered in this time may be paused, or out of reach: all are asked.
+pub const READ_FIRST_TIMEOUT: Duration = Duration::from_millis(400);
 /// How long a `new:chat` of a chat that the user had already is held back, for the client to rejoin it by itself.
 pub const NEW_CHAT_HOLD: Duration = Duration::from_millis(500);
 /// After SIGTERM: how long a gateway keeps serving while it is already unready, by default.
@@ -237,8 +239,8 @@ pub const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const HISTORY_WAITERS_MAX: usize = 10_000;
 /// Logs in one request that asks which have grown: keeps it below [`MESSAGE_BYTES_MAX`].
 pub const BEHIND_LOGS_MAX: usize = 500;
-/// How often a history replica learns what the stream has dropped.
-pub const HISTORY_TRIM_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a history replica asks what the stream has: what it has dropped, and whether something does not come.
+pub const HISTORY_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Entries that a history replica takes from the stream at once.
 pub const HISTORY_CHUNK_MAX: usize = 256;
 /// Such chunks that wait to be applied; above it the stream waits.
@@ -379,6 +381,25 @@ pub const LEASE_POLL: Duration = Duration::from_millis(200);
 pub const RESEND_AFTER: Duration = Duration::from_secs(2);
 /// The age at which a gateway's record for operators expires.
 pub const GATEWAY_RECORD_TTL: Duration = Duration::from_secs(30);
+/// How often a service writes something, to know whether NATS carries it.
+pub const CARRIED_INTERVAL: Duration = Duration::from_secs(1);
+/// The same after one that was not answered.
+pub const CARRIED_RETRY: Duration = Duration::from_millis(250);
+/// Such a write is answered in this time, or NATS does not carry it; so soon another server is connected to as well.
+pub const CARRIED_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A service of which NATS has stored nothing for so long looks for another server, and takes nothing for true that is
+/// read through a stream's leader: one that is cut off may be followed by another after 4 s, and not know it.
+pub const CARRIED_PATIENCE: Duration = Duration::from_secs(3);
+/// From one such look to the next at least.
+pub const CARRIED_LOOK: Duration = Duration::from_secs(2);
+/// Servers that are tried then, at the same time.
+pub const CARRIED_SERVERS_MAX: usize = 16;
+/// A gateway of which NATS has stored nothing for so long, and that hears another gateway no more, moves its sockets
+/// away. Longer than a cluster needs to choose its leaders; and whoever is moved is back before [`GRACE`] is over,
+/// which begins at [`DEAD_AFTER`].
+pub const CUT_OFF_AFTER: Duration = Duration::from_secs(9);
+/// Who is refused by a gateway that is cut off asks again after this time, or asks another one.
+pub const CUT_OFF_RETRY: Duration = Duration::from_secs(5);
 /// One request between services.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a service waits for NATS, and for the streams that others make, before it gives up starting.

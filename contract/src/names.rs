@@ -229,6 +229,8 @@ pub fn api_message_id(room: &RoomId, since: u64, key: &str) -> String {
 
 /// The request that reads a log: [`crate::log::Read`] → [`crate::log::ReadReply`].
 pub const HISTORY_READ: &str = "sb.history.read";
+/// The same, of all replicas: the first answer counts.
+pub const HISTORY_READ_ALL: &str = "sb.history.read-all";
 /// Which logs have grown beyond what somebody has seen: [`crate::log::Seen`] → [`crate::log::Behind`].
 pub const HISTORY_BEHIND: &str = "sb.history.behind";
 
@@ -265,6 +267,11 @@ pub fn alive_gateway(gateway: &Incarnation) -> String {
 /// The heartbeat of a history replica: [`crate::feed::HistoryBeat`].
 pub fn alive_history(replica: &Incarnation) -> String {
     format!("sb.alive.history.{}", escape(replica.as_str()))
+}
+
+/// Where the processes of a service write, to know whether NATS stores anything: [`crate::lobby::LeaseRecord`].
+pub fn carried_subject(service: &str) -> String {
+    bucket_key(LEASES_BUCKET, &format!("carried-{service}"))
 }
 
 /// Where a gateway's record in KV [`GATEWAYS_BUCKET`] is written.

@@ -1,15 +1,19 @@
 //! The connection to NATS: connecting, knowing whether it is up, and requests with a deadline.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::future::ready;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue, Message, Request, Subscriber};
+use async_nats::{
+    Client, ConnectError, ConnectOptions, Event, HeaderMap, HeaderValue, Message, ReconnectToServer, Request,
+    ServerAddr, Subscriber,
+};
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::ack::{Outcome, read_ack};
-use crate::limits::START_TIMEOUT;
+use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
 use crate::process::CommonArgs;
 
@@ -17,6 +21,7 @@ use crate::process::CommonArgs;
 const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
 
 const SLOW_CONSUMER: &str = "switchboard_nats_slow_consumer_total";
+const MOVES: &str = "switchboard_nats_moves_total";
 
 /// A connection to NATS. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,6 +32,12 @@ pub struct Nats {
     link: watch::Receiver<u64>,
     /// Counts subscriptions that overflowed.
     overflows: watch::Receiver<u64>,
+    /// When something was sent that is known to have been stored; `None`: nobody looks ([`crate::carried`]).
+    pub(crate) stored: watch::Sender<Option<Instant>>,
+    /// How another connection is made.
+    options: Arc<ConnectOptions>,
+    /// Where the next attempt to connect goes.
+    goal: Arc<Mutex<Option<ServerAddr>>>,
 }
 
 /// Why a request has no answer.
@@ -65,8 +76,16 @@ impl Nats {
             .custom_inbox_prefix(format!("_INBOX.{service}"))
             .ping_interval(Duration::from_secs(5))
             .connection_timeout(Duration::from_secs(3))
-            .request_timeout(Some(crate::limits::REQUEST_TIMEOUT))
+            .request_timeout(Some(crate::limits::REQUEST_TIMEOUT));
+        let scouting = Arc::new(options.clone());
+        let goal = Arc::new(Mutex::new(None));
+        let next = goal.clone();
+        let options = options
             .retry_on_initial_connect()
+            .reconnect_to_server_callback(move |_, _| {
+                let goal = next.lock().unwrap_or_else(PoisonError::into_inner).take();
+                ready(goal.map(|addr| ReconnectToServer { addr, delay: Some(Duration::ZERO) }))
+            })
             .reconnect_delay_callback(|attempts| {
                 let base = 50 * (1u64 << attempts.clamp(1, 6));
                 Duration::from_millis(base / 2 + rand::random_range(0..=base / 2))
@@ -93,7 +112,7 @@ impl Nats {
             );
         }
         tracing::info!(server = %info.server_name, version = %info.version, "connected to NATS");
-        Ok(Nats { client, link, overflows })
+        Ok(Nats { client, link, overflows, stored: watch::Sender::new(None), options: scouting, goal })
     }
 
     /// Whether the connection is up, as far as is known.
@@ -109,6 +128,32 @@ impl Nats {
     /// Changes whenever a subscription has overflowed, and so lost what came: any of them may have.
     pub fn overflows(&self) -> watch::Receiver<u64> {
         self.overflows.clone()
+    }
+
+    /// Changes whenever something was stored that the service had written to know that: when it had been sent. `None`:
+    /// the service writes nothing of the kind.
+    pub fn stored(&self) -> watch::Receiver<Option<Instant>> {
+        self.stored.subscribe()
+    }
+
+    /// A server that leads a stream and is cut off from its cluster goes on answering reads for 10 s, while the others
+    /// have chosen another leader after 4 s. So where nothing was stored for a while what it says may be old.
+    fn is_doubtful(&self) -> bool {
+        self.stored.borrow().is_some_and(|stored| stored.elapsed() >= CARRIED_PATIENCE)
+    }
+
+    /// A further connection, to this server alone.
+    pub(crate) async fn scout(&self, server: &ServerAddr) -> Result<Client, ConnectError> {
+        ConnectOptions::clone(&self.options).connect(server.clone()).await
+    }
+
+    /// Leaves its server for this one; where that cannot be reached, for any.
+    pub(crate) async fn move_to(&self, server: ServerAddr) {
+        metrics::counter!(MOVES).increment(1);
+        *self.goal.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        if let Err(error) = self.client.force_reconnect().await {
+            tracing::warn!(%error, "the connection to NATS has ended");
+        }
     }
 
     /// A request with a deadline. While the connection is down nothing is handed over: it would be sent later, after
@@ -208,7 +253,8 @@ impl Nats {
     /// and its body where it is a value. `Ok(None)`: there is none.
     ///
     /// # Errors
-    /// If there is no answer within `timeout`, or one that is not understood.
+    /// If there is no answer within `timeout`, or one that is not understood; or if it may be old, because NATS stored
+    /// nothing of this service for [`CARRIED_PATIENCE`].
     pub async fn leader_get(
         &self,
         stream: &str,
@@ -258,6 +304,9 @@ impl Nats {
             code: u16,
         }
         let message = self.request(names::leader_get_subject(stream), which.to_string().into(), timeout).await?;
+        if self.is_doubtful() {
+            return Err(RequestError::Timeout);
+        }
         let reply: Reply = serde_json::from_slice(&message.payload).map_err(|_| RequestError::Timeout)?;
         match (reply.message, reply.error) {
             (Some(raw), _) => {
@@ -294,6 +343,7 @@ pub struct Stored {
 /// Says what is counted here.
 pub(crate) fn describe() {
     metrics::describe_counter!(SLOW_CONSUMER, "Subscriptions that overflowed, once for each message lost.");
+    metrics::describe_counter!(MOVES, "Moves to another NATS server, where one stored nothing.");
 }
 
 fn note(up: &watch::Sender<u64>, overflowed: &watch::Sender<u64>, event: &Event) {

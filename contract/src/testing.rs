@@ -53,16 +53,25 @@ impl NatsServer {
 
     /// Starts a cluster of `size` and waits until it can make replicated streams; else as [`NatsServer::start`].
     pub async fn start_cluster(size: usize) -> Option<NatsServer> {
+        Self::start_cluster_over(size, |_, _, port| port).await
+    }
+
+    /// As [`NatsServer::start_cluster`], where one server reaches another (both counted from 0) on another port than
+    /// the one that `over` is given: that of something between them. It may be asked again, with other ports.
+    pub async fn start_cluster_over(size: usize, mut over: impl FnMut(usize, usize, u16) -> u16) -> Option<NatsServer> {
         let binary = nats_server_binary()?;
         for _ in 0..START_ATTEMPTS {
             let routes: Vec<u16> = (0..size).map(|_| free_port()).collect();
-            let all = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(", ");
             let mut nodes: Vec<Node> = routes
                 .iter()
                 .enumerate()
                 .map(|(i, port)| {
+                    let others = routes.iter().enumerate().filter(|(other, _)| *other != i);
+                    let others = others.map(|(other, port)| format!("nats://127.0.0.1:{}", over(i, other, *port)));
+                    let others = others.collect::<Vec<_>>().join(", ");
                     let cluster = format!(
-                        "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{all}], no_advertise: true }}\n"
+                        "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{others}], \
+                         no_advertise: true }}\n"
                     );
                     Node::new(free_port(), &format!("node-{i}"), &cluster)
                 })
@@ -83,6 +92,11 @@ impl NatsServer {
     /// Where clients connect: all servers, separated by commas.
     pub fn url(&self) -> String {
         self.nodes.iter().map(|node| format!("nats://127.0.0.1:{}", node.port)).collect::<Vec<_>>().join(",")
+    }
+
+    /// The port of each server for clients.
+    pub fn ports(&self) -> Vec<u16> {
+        self.nodes.iter().map(|node| node.port).collect()
     }
 
     /// Common flags of a service that uses this server, its admin port a free one.
@@ -146,6 +160,18 @@ impl NatsServer {
         if self.nodes.len() > 1 {
             self.wait_for_leader().await;
         }
+    }
+
+    /// As [`NatsServer::restart`], with so much room for streams on disk in each server, as in `10MB`.
+    pub async fn restart_with_room(&mut self, max_file: &str) {
+        for node in &self.nodes {
+            let path = node.folder.path().join("nats.conf");
+            let config = std::fs::read_to_string(&path).expect("the configuration");
+            let (before, after) = config.split_once("max_file: ").expect("a limit");
+            let (_, after) = after.split_once(' ').expect("more");
+            std::fs::write(&path, format!("{before}max_file: {max_file} {after}")).expect("it is written");
+        }
+        self.restart().await;
     }
 
     /// Kills one server if it still runs, counted from 0, and starts it again.

@@ -7,6 +7,7 @@
 pub mod api;
 mod asking;
 pub mod auth;
+mod away;
 pub mod chat;
 pub mod commands;
 pub mod feed;
@@ -38,8 +39,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use axum::http::HeaderValue;
+use bytes::Bytes;
 use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
+use switchboard_contract::carried;
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{GatewayRecord, Heartbeat};
 use switchboard_contract::names::{self, Incarnation};
@@ -135,10 +138,13 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     tokio::spawn(server::accept(listener, router, args.max_connections, accepting.clone()));
     let disconnecting = api::disconnect::listen(disconnects, gateway.clone());
     tokio::spawn(background.clone().run_until_cancelled_owned(disconnecting));
-    let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), presence, address);
+    let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), presence.clone());
     tokio::spawn(background.clone().run_until_cancelled_owned(beating));
+    let keeping = carried::keep(nats.clone(), record(incarnation.clone(), gateway.clone(), address));
+    tokio::spawn(background.clone().run_until_cancelled_owned(keeping));
 
-    let watching = watch_readiness(&nats, &gateway, &readiness);
+    let spread = Duration::from_millis(args.drain_ms);
+    let watching = away::watch(&nats, &gateway, &presence, &readiness, spread);
     tokio::select! {
         () = stop.cancelled() => {}
         () = watching => {}
@@ -152,7 +158,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     accepting.cancel();
     let drained = tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, async {
         tracing::info!(sockets = gateway.connections(), "draining");
-        gateway.drain(Duration::from_millis(args.drain_ms)).await;
+        gateway.drain(spread).await;
         // An upgrade that was on its way became a socket meanwhile.
         while gateway.connections() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -209,33 +215,8 @@ async fn start(args: &Args, auth: Auth, incarnation: &Incarnation) -> anyhow::Re
     Ok(Started { nats, gateway, presence, lobby_task, presence_task, feed_task, disconnects })
 }
 
-/// Ready while NATS is there and the matcher knows this gateway.
-async fn watch_readiness(nats: &Nats, gateway: &Gateway, readiness: &Readiness) {
-    let (mut link, mut view) = (nats.link(), gateway.lobby.view());
-    let mut known = false;
-    loop {
-        known |= view.borrow_and_update().settled;
-        readiness.set(match (nats.is_up(), known) {
-            (false, _) => Err("NATS is away"),
-            (true, false) => Err("the matcher does not answer yet"),
-            (true, true) => Ok(()),
-        });
-        tokio::select! {
-            _ = link.changed() => {}
-            _ = view.changed(), if !known => {}
-        }
-    }
-}
-
-/// Says each second that this gateway lives, and now and then what it is.
-async fn beat(
-    nats: Nats,
-    incarnation: Incarnation,
-    gateway: Arc<Gateway>,
-    presence: PresenceHandle,
-    address: SocketAddr,
-) {
-    let since = wire::timestamp(SystemTime::now());
+/// Says each second that this gateway lives.
+async fn beat(nats: Nats, incarnation: Incarnation, gateway: Arc<Gateway>, presence: PresenceHandle) {
     let mut tick = tokio::time::interval(limits::HEARTBEAT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     for n in 1u64.. {
@@ -245,17 +226,22 @@ async fn beat(
             let beat = Heartbeat { v: V1, gateway: incarnation.clone(), n, bye: false, rooms };
             nats.publish(names::alive_gateway(&incarnation), wire::encode(&beat)).await;
         }
-        if n % 5 == 1 {
-            let record = GatewayRecord {
-                v: V1,
-                gateway: incarnation.clone(),
-                address: address.to_string(),
-                version: env!("CARGO_PKG_VERSION").into(),
-                connections: gateway.connections() as u64,
-                since: since.clone(),
-            };
-            nats.publish(names::gateway_record_subject(&incarnation), wire::encode(&record)).await;
-        }
+    }
+}
+
+/// What this gateway is, for operators; written now and then, and by that also known whether NATS stores anything.
+fn record(incarnation: Incarnation, gateway: Arc<Gateway>, address: SocketAddr) -> impl FnMut() -> (String, Bytes) {
+    let (subject, since) = (names::gateway_record_subject(&incarnation), wire::timestamp(SystemTime::now()));
+    move || {
+        let record = GatewayRecord {
+            v: V1,
+            gateway: incarnation.clone(),
+            address: address.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            connections: gateway.connections() as u64,
+            since: since.clone(),
+        };
+        (subject.clone(), wire::encode(&record))
     }
 }
 
@@ -265,7 +251,7 @@ async fn goodbye(nats: &Nats, incarnation: &Incarnation) {
     nats.publish(names::alive_gateway(incarnation), wire::encode(&beat)).await;
     let marker = header("KV-Operation", "DEL");
     let subject = names::gateway_record_subject(incarnation);
-    let _ = nats.request_with(subject, Some(marker), bytes::Bytes::new(), Duration::from_millis(500)).await;
+    let _ = nats.request_with(subject, Some(marker), Bytes::new(), Duration::from_millis(500)).await;
 }
 
 #[cfg(test)]

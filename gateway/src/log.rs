@@ -108,6 +108,9 @@ async fn read_record(nats: &Nats, chat: ChatId) -> Result<Option<ChatRecord>, Re
     }
 }
 
+/// What a stream of several replicas says of a message whose id an earlier one has that is being replicated.
+const DUPLICATE_IN_PROCESS: u64 = 10158;
+
 /// Stores an entry, within [`limits::LOG_ACK_TIMEOUT`]: its sequence, and whether it had been stored before.
 pub(crate) async fn publish(
     nats: &Nats,
@@ -121,7 +124,14 @@ pub(crate) async fn publish(
         seq: u64,
         #[serde(default)]
         duplicate: bool,
-        error: Option<serde_json::Value>,
+        error: Option<ApiError>,
+    }
+    #[derive(Deserialize)]
+    struct ApiError {
+        #[serde(default)]
+        err_code: u64,
+        #[serde(default)]
+        description: String,
     }
     let deadline = Instant::now() + limits::LOG_ACK_TIMEOUT;
     loop {
@@ -129,17 +139,21 @@ pub(crate) async fn publish(
         let left = deadline.saturating_duration_since(Instant::now());
         match nats.request_with(subject.clone(), headers, entry.clone(), left).await {
             Ok(reply) => {
-                return match serde_json::from_slice(&reply.payload) {
-                    Ok(Ack { seq, duplicate, error: None }) => Ok((seq, duplicate)),
-                    Ok(Ack { error: Some(error), .. }) => {
-                        tracing::warn!(%error, "the room stream refused a message");
-                        Err(())
+                match serde_json::from_slice(&reply.payload) {
+                    Ok(Ack { seq, duplicate, error: None }) => return Ok((seq, duplicate)),
+                    // The same message was sent before, and nobody knows yet what becomes of that.
+                    Ok(Ack { error: Some(ApiError { err_code: DUPLICATE_IN_PROCESS, .. }), .. }) if !left.is_zero() => {
+                        tokio::time::sleep(PAUSE.min(left)).await;
+                    }
+                    Ok(Ack { error: Some(ApiError { err_code, description }), .. }) => {
+                        tracing::warn!(err_code, description, "the room stream refused a message");
+                        return Err(());
                     }
                     Err(error) => {
                         tracing::warn!(%error, "an acknowledgement was not understood");
-                        Err(())
+                        return Err(());
                     }
-                };
+                }
             }
             // Not stored: the stream has no leader just now. Tried again within the deadline.
             Err(RequestError::NoResponders) => tokio::time::sleep(PAUSE).await,
@@ -148,10 +162,15 @@ pub(crate) async fn publish(
     }
 }
 
-/// Reads a log; tried again until the caller's deadline.
+/// Reads a log; tried again until the caller's deadline. One replica is asked first, and then all of them: NATS goes on
+/// giving requests to one that is paused, or cut off.
 pub(crate) async fn read_log(nats: &Nats, read: &Read) -> ReadReply {
+    let first = ask(nats, names::HISTORY_READ, read, "read reply", limits::READ_FIRST_TIMEOUT).await;
+    if let Some(reply) = first {
+        return reply;
+    }
     loop {
-        if let Some(reply) = ask(nats, names::HISTORY_READ, read, "read reply", limits::READ_TIMEOUT).await {
+        if let Some(reply) = ask(nats, names::HISTORY_READ_ALL, read, "read reply", limits::READ_TIMEOUT).await {
             return reply;
         }
         tokio::time::sleep(PAUSE).await;

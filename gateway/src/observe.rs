@@ -67,6 +67,11 @@ pub(crate) fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge};
     describe_gauge!("switchboard_gateway_connections", Unit::Count, "Open sockets.");
     describe_counter!("switchboard_gateway_connections_refused_total", "Connections refused at --max-connections.");
+    describe_gauge!(
+        "switchboard_gateway_cut_off",
+        "1 while NATS stores nothing and the sockets are moved away, else 0."
+    );
+    describe_counter!("switchboard_gateway_cut_offs_total", "Times that the sockets were moved away for that.");
     describe_gauge!("switchboard_gateway_topics", Unit::Count, "Chats and rooms with members on this gateway.");
     describe_gauge!("switchboard_gateway_lobby_rows", Unit::Count, "Rows in this gateway's lobby table.");
     describe_counter!("switchboard_gateway_frames_total", "Frames that clients sent.");

@@ -39,8 +39,8 @@ pub enum Effect<M> {
     Publish(RoomId, Delta),
     /// For one gateway.
     Tell(Incarnation, Peer),
-    /// A gateway is gone; why.
-    Gone(Incarnation, &'static str),
+    /// A gateway is gone; whether it was silent, and said no goodbye.
+    Gone(Incarnation, bool),
     /// The answer to [`Presence::look`]: the payload of `presence_state`.
     Seen(u64, String),
 }
@@ -174,7 +174,7 @@ impl<M: Clone> Presence<M> {
                 self.said_goodbye.pop_front();
             }
             self.said_goodbye.push_back(gateway.clone());
-            return self.gone(gateway, "said goodbye", now, out);
+            return self.gone(gateway, false, now, out);
         }
         if !self.heard(gateway, now) {
             return;
@@ -293,19 +293,19 @@ impl<M: Clone> Presence<M> {
         let silent = self.alive.silent(at, DEAD_AFTER);
         if self.alive.hears(at) {
             for gateway in silent.into_iter().filter(|gateway| *gateway != self.own).collect::<Vec<_>>() {
-                self.gone(&gateway, "is silent", now, out);
+                self.gone(&gateway, true, now, out);
             }
         }
     }
 
-    fn gone(&mut self, gateway: &Incarnation, why: &'static str, now: Instant, out: &mut Vec<Effect<M>>) {
+    fn gone(&mut self, gateway: &Incarnation, silent: bool, now: Instant, out: &mut Vec<Effect<M>>) {
         self.alive.forget(gateway);
         self.beats.remove(gateway);
         self.asks.remove(gateway);
         self.answers.remove(gateway);
         self.each_room(now, out, |room| room.drop_gateway(gateway, now));
         self.looks.values_mut().for_each(|(_, room)| room.drop_gateway(gateway, now));
-        out.push(Effect::Gone(gateway.clone(), why));
+        out.push(Effect::Gone(gateway.clone(), silent));
     }
 
     fn each_room(&mut self, now: Instant, out: &mut Vec<Effect<M>>, mut change: impl FnMut(&mut Room<M>)) {

@@ -17,7 +17,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::presence::{Member, Peer};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::commands::{PresenceCommand, Recipient};
@@ -31,6 +31,7 @@ use crate::presence::{Digest, Effect, Presence};
 pub struct PresenceHandle {
     commands: mpsc::Sender<(RoomId, Command)>,
     digest: Arc<Digest>,
+    silence: watch::Receiver<Option<Instant>>,
 }
 
 /// What the task is told of a room.
@@ -61,12 +62,18 @@ impl PresenceHandle {
     pub fn digest(&self) -> Option<Vec<(RoomId, u64)>> {
         self.digest.take()
     }
+
+    /// When another gateway was last found to be silent for too long.
+    pub fn silence(&self) -> Option<Instant> {
+        *self.silence.borrow()
+    }
 }
 
 struct Task {
     nats: Nats,
     presence: Presence<Mailbox>,
     digest: Arc<Digest>,
+    silence: watch::Sender<Option<Instant>>,
     out: Vec<Effect<Mailbox>>,
     /// Who waits for which look; as many as presence has at most.
     looks: HashMap<u64, oneshot::Sender<String>>,
@@ -88,9 +95,11 @@ pub async fn start(
     let (commands, inbox) = mpsc::channel(limits::PRESENCE_COMMANDS_MAX);
     let digest = Arc::new(Digest::default());
     let presence = Presence::new(gateway, list_max, Instant::now());
-    let task = Task { nats, presence, digest: digest.clone(), out: Vec::new(), looks: HashMap::new(), ticket: 0 };
+    let (silence, silent) = watch::channel(None);
+    let (out, looks) = (Vec::new(), HashMap::new());
+    let task = Task { nats, presence, digest: digest.clone(), silence, out, looks, ticket: 0 };
     let task = tokio::spawn(task.run(inbox, beats, peers));
-    Ok((PresenceHandle { commands, digest }, task))
+    Ok((PresenceHandle { commands, digest, silence: silent }, task))
 }
 
 impl Task {
@@ -193,8 +202,11 @@ impl Task {
                     // Whoever asked may be gone.
                     self.looks.remove(&ticket).map(|answer| answer.send(state));
                 }
-                Effect::Gone(gateway, why) => {
-                    tracing::info!(%gateway, why, "another gateway is gone, with its members of rooms");
+                Effect::Gone(gateway, silent) => {
+                    tracing::info!(%gateway, silent, "another gateway is gone, with its members of rooms");
+                    if silent {
+                        self.silence.send_replace(Some(Instant::now()));
+                    }
                     observe::gateway_gone();
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,7 @@ pub struct Gateway {
     pub allowed_origins: Vec<String>,
     sockets: Mutex<HashMap<u64, Mailbox>>,
     socket_ids: AtomicU64,
+    away: AtomicBool,
 }
 
 /// A socket's place among the open ones; dropping it frees the place.
@@ -92,6 +93,7 @@ impl Gateway {
             allowed_origins,
             sockets: Mutex::new(HashMap::new()),
             socket_ids: AtomicU64::new(0),
+            away: AtomicBool::new(false),
         }
     }
 
@@ -107,6 +109,15 @@ impl Gateway {
     /// How many sockets are open.
     pub fn connections(&self) -> usize {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether new sockets are refused: see [`crate::away`].
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::Relaxed);
     }
 
     fn mailboxes(&self) -> Vec<Mailbox> {
@@ -228,6 +239,10 @@ async fn upgrade(
         Ok(upgrade) => upgrade,
         Err(rejection) => return rejection.into_response(),
     };
+    if gateway.is_away() {
+        let seconds = limits::CUT_OFF_RETRY.as_secs().to_string();
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], "cut off\n").into_response();
+    }
     let vsn = match handshake::check(&uri, &headers, &gateway.allowed_origins) {
         Ok(vsn) => vsn,
         Err(error) => {

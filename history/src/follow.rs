@@ -11,6 +11,7 @@ use switchboard_contract::limits;
 use switchboard_contract::nats::Nats;
 use switchboard_contract::streams::{self, Asset};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 /// Between attempts to reach the stream.
 const RETRY: Duration = Duration::from_millis(200);
@@ -60,7 +61,8 @@ impl What {
 
 /// Feeds the stream into `feed` until nobody takes it any more.
 pub(crate) async fn follow(nats: Nats, replicas: u8, what: What, feed: mpsc::Sender<Fed>) {
-    let mut follower = Follower { nats, replicas, what, feed, next: 0, next_before: 0, target: None, caught_up: false };
+    let mut follower =
+        Follower { nats, replicas, what, feed, next: 0, last: 0, next_before: 0, target: None, caught_up: false };
     loop {
         match follower.follow().await {
             Ok(()) if follower.feed.is_closed() => return,
@@ -82,6 +84,8 @@ struct Follower {
     feed: mpsc::Sender<Fed>,
     /// The sequence to go on from; 0: the start.
     next: u64,
+    /// The stream's last sequence when it was last asked what it holds.
+    last: u64,
     /// What `next` was when the stream was last asked what it holds.
     next_before: u64,
     /// The stream's last sequence as of the start.
@@ -105,6 +109,7 @@ impl Follower {
             self.say(Fed::Anew).await;
         }
         self.look(&stream).await?;
+        let last = self.last;
         let deliver_policy = match self.next {
             0 => DeliverPolicy::All,
             start_sequence => DeliverPolicy::ByStartSequence { start_sequence },
@@ -119,10 +124,13 @@ impl Follower {
             .await
             .context("no consumer")?;
         if consumer.cached_info().num_pending == 0 {
+            // What the stream had at its end is deleted, if there was something.
+            self.next = self.next.max(last + 1);
             self.note_caught_up().await;
         }
         let mut entries = consumer.messages().await?.ready_chunks(limits::HISTORY_CHUNK_MAX);
-        let mut look = tokio::time::interval(limits::HISTORY_TRIM_INTERVAL);
+        let mut look = tokio::time::interval(limits::HISTORY_LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.reset();
         loop {
             tokio::select! {
@@ -130,7 +138,13 @@ impl Follower {
                 _ = link.changed() => return Ok(()),
                 () = self.feed.closed() => return Ok(()),
                 _ = look.tick() => {
+                    let (next, missing) = (self.next, self.last >= self.next);
                     if self.look(&stream).await? {
+                        return Ok(());
+                    }
+                    // The consumer is on a server that is gone or cut off; its silence would be noticed much later.
+                    if missing && next == self.next && !self.what.keys() {
+                        tracing::info!(next, last = self.last, "the consumer says nothing; another one is made");
                         return Ok(());
                     }
                 }
@@ -179,6 +193,7 @@ impl Follower {
             self.say(Fed::Anew).await;
         }
         self.next_before = self.next;
+        self.last = state.last_sequence;
         self.target.get_or_insert(state.last_sequence);
         self.say(Fed::First(state.first_sequence)).await;
         Ok(anew)

@@ -29,9 +29,10 @@ use anyhow::Context as _;
 use async_nats::service::ServiceExt as _;
 use clap::Parser;
 use switchboard_contract::admin::{self, Readiness};
+use switchboard_contract::carried;
 use switchboard_contract::limits;
 use switchboard_contract::names::{
-    HISTORY_BEHIND, HISTORY_FEED, HISTORY_GATEWAYS, HISTORY_LOBBY, HISTORY_READ, Incarnation, RoomId,
+    HISTORY_BEHIND, HISTORY_FEED, HISTORY_GATEWAYS, HISTORY_LOBBY, HISTORY_READ, HISTORY_READ_ALL, Incarnation, RoomId,
 };
 use switchboard_contract::nats::Nats;
 use switchboard_contract::process::CommonArgs;
@@ -110,6 +111,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let Some(records) = stop.run_until_cancelled(prepare(&nats, replicas, log_age)).await else { return Ok(()) };
     let records = records?;
 
+    tokio::spawn(stop.clone().run_until_cancelled_owned(carried::keep_any(nats.clone(), SERVICE, incarnation.clone())));
     let (feed, fed) = mpsc::channel(limits::HISTORY_CHUNKS_MAX);
     tokio::spawn(follow(nats.clone(), replicas, What::Log(log_age), feed));
     let feeds = Feeds::start(&nats, replicas, &incarnation, configured).await?;
@@ -128,14 +130,17 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         .await
         .map_err(|error| anyhow::anyhow!(error))
         .context("cannot start the micro-service")?;
-    let serve = async |name: &str, subject: &str| {
-        let endpoint = service.endpoint_builder().name(name).add(subject).await;
+    let serve = async |name: &str, group: &str, subject: &str| {
+        let endpoint = service.endpoint_builder().name(name).queue_group(group).add(subject).await;
         endpoint.map_err(|error| anyhow::anyhow!(error)).with_context(|| format!("cannot serve {subject}"))
     };
-    let reads = serve("read", HISTORY_READ).await?;
-    let behinds = serve("behind", HISTORY_BEHIND).await?;
-    let wants = serve("feed", HISTORY_FEED).await?;
-    let (lobby, gateways) = (serve("lobby", HISTORY_LOBBY).await?, serve("gateways", HISTORY_GATEWAYS).await?);
+    let reads = serve("read", SERVICE, HISTORY_READ).await?;
+    // A group of its own: each replica gets it.
+    let read_alls = serve("read-all", incarnation.as_str(), HISTORY_READ_ALL).await?;
+    let behinds = serve("behind", SERVICE, HISTORY_BEHIND).await?;
+    let wants = serve("feed", SERVICE, HISTORY_FEED).await?;
+    let lobby = serve("lobby", SERVICE, HISTORY_LOBBY).await?;
+    let gateways = serve("gateways", SERVICE, HISTORY_GATEWAYS).await?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(%incarnation, "caught up");
     let lead = Lead::new(&nats, &incarnation, Duration::from_millis(args.room_linger_ms), window);
@@ -144,7 +149,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     // In a task of its own, so that it does not wait for logs, nor they for it.
     let system = AbortOnDropHandle::new(tokio::spawn(system::serve(nats, lobby, gateways, stop.clone())));
     let asked = async { system.await.context("the task that answers about the system failed")? };
-    tokio::try_join!(server.serve(reads, behinds, lead, &readiness, &stop), fed, asked).map(|_| ())
+    tokio::try_join!(server.serve([reads, read_alls, behinds], lead, &readiness, &stop), fed, asked).map(|_| ())
 }
 
 /// Everything that must be there before the stream can be followed, and the records of rooms.

@@ -96,8 +96,7 @@ impl Server {
     /// Answers until `stop`.
     pub(crate) async fn serve(
         &mut self,
-        mut reads: Endpoint,
-        mut behinds: Endpoint,
+        [mut reads, mut read_alls, mut behinds]: [Endpoint; 3],
         mut lead: Lead,
         readiness: &Readiness,
         stop: &CancellationToken,
@@ -125,6 +124,7 @@ impl Server {
                     metrics::observe_unanswered(Unanswered::Late, self.waiters.expire(Instant::now()));
                 }
                 request = reads.next() => self.asked(request.context("the endpoint ended")?).await,
+                request = read_alls.next() => self.asked(request.context("the endpoint ended")?).await,
                 request = behinds.next() => self.behind(request.context("the endpoint ended")?).await,
                 // Who waits for an answer comes first.
                 turn = lead.next() => lead.take(turn, &mut self.logs),
@@ -132,7 +132,7 @@ impl Server {
         }
         lead.release().await;
         readiness.set(Err("stopping"));
-        for endpoint in [&mut reads, &mut behinds] {
+        for endpoint in [&mut reads, &mut read_alls, &mut behinds] {
             let stopped = tokio::time::timeout(limits::REQUEST_TIMEOUT, endpoint.stop()).await;
             tracing::debug!(?stopped, "an endpoint is closed");
         }

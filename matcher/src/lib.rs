@@ -17,6 +17,7 @@ mod tell;
 use std::time::Duration;
 
 use switchboard_contract::admin::{self, Readiness};
+use switchboard_contract::carried;
 use switchboard_contract::limits;
 use switchboard_contract::names::Incarnation;
 use switchboard_contract::nats::Nats;
@@ -27,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 use crate::core::Config;
 use crate::service::{End, Term};
 use crate::standby::Standby;
+
+/// The service's name.
+const SERVICE: &str = "matcher";
 
 /// The matcher keeps the lobby of Switchboard: rosters, queue and chats.
 #[derive(clap::Parser, Clone, Debug)]
@@ -94,6 +98,7 @@ pub async fn lead(args: Args, readiness: &Readiness, stop: CancellationToken) ->
     let me = Incarnation::new();
     let Some(nats) = stop.run_until_cancelled(prepare(&args, &me)).await else { return Ok(()) };
     let nats = nats?;
+    tokio::spawn(stop.clone().run_until_cancelled_owned(carried::keep_any(nats.clone(), SERVICE, me.clone())));
     let mut standby = Standby::new(&nats, &me);
     loop {
         let Some(lease) = stop.run_until_cancelled(standby.wait(readiness)).await else { return Ok(()) };
@@ -122,7 +127,7 @@ pub async fn lead(args: Args, readiness: &Readiness, stop: CancellationToken) ->
 
 /// Everything that must be there before the lobby can be led.
 async fn prepare(args: &Args, me: &Incarnation) -> anyhow::Result<Nats> {
-    let nats = Nats::connect(&args.common, "matcher", me).await?;
+    let nats = Nats::connect(&args.common, SERVICE, me).await?;
     streams::ensure(&nats, Asset::Lobby, args.common.nats_replicas).await?;
     streams::ensure(&nats, Asset::Gateways, args.common.nats_replicas).await?;
     streams::ensure(&nats, Asset::Leases, args.common.nats_replicas).await?;

@@ -8,6 +8,7 @@ use switchboard::client::{Client, Message, Reply, Vsn};
 use switchboard_contract::admin;
 use switchboard_contract::testing::{NatsServer, eventually, free_port};
 
+use crate::cluster::{Links, Service};
 use crate::process::Process;
 
 /// Whatever a client waits for comes within this time.
@@ -21,6 +22,10 @@ pub(crate) struct Shape<'a> {
     /// One leads, the others stand by.
     pub(crate) matchers: usize,
     pub(crate) histories: usize,
+    /// One server, or a cluster that replicates everything.
+    pub(crate) nats_servers: usize,
+    /// Servers and services reach servers over [`Links`].
+    pub(crate) links: bool,
     pub(crate) gateway: &'a [&'a str],
     pub(crate) matcher: &'a [&'a str],
     pub(crate) history: &'a [&'a str],
@@ -28,7 +33,16 @@ pub(crate) struct Shape<'a> {
 
 impl Default for Shape<'_> {
     fn default() -> Self {
-        Shape { gateways: 2, matchers: 1, histories: 1, gateway: &[], matcher: &[], history: &[] }
+        Shape {
+            gateways: 2,
+            matchers: 1,
+            histories: 1,
+            nats_servers: 1,
+            links: false,
+            gateway: &[],
+            matcher: &[],
+            history: &[],
+        }
     }
 }
 
@@ -55,6 +69,7 @@ pub(crate) struct System {
     pub(crate) matchers: Vec<Process>,
     /// With the port of each.
     pub(crate) gateways: Vec<(u16, Process)>,
+    pub(crate) links: Links,
     pub(crate) nats: NatsServer,
 }
 
@@ -66,19 +81,27 @@ impl System {
 
     /// As [`System::start`], of another shape.
     pub(crate) async fn of(shape: Shape<'_>) -> Option<System> {
-        let nats = NatsServer::start().await?;
-        let url = nats.url();
-        let services = |count, binary, flags| (0..count).map(|_| Process::start(binary, &url, flags)).collect();
-        let histories = services(shape.histories, "switchboard-history", shape.history);
-        let matchers = services(shape.matchers, "switchboard-matcher", shape.matcher);
-        let gateway = |_| {
+        let (nats, mut links) = Links::servers(&shape).await?;
+        let mut url = |service| if shape.links { links.url(service, &nats) } else { nats.url() };
+        let replicas = shape.nats_servers.to_string();
+        let replicated = ["--nats-replicas", &replicas];
+        let history = [&replicated, shape.history].concat();
+        let histories = (0..shape.histories)
+            .map(|n| Process::start("switchboard-history", &url(Service::History(n)), &history))
+            .collect();
+        let matcher = [&replicated, shape.matcher].concat();
+        let matchers = (0..shape.matchers)
+            .map(|n| Process::start("switchboard-matcher", &url(Service::Matcher(n)), &matcher))
+            .collect();
+        let gateway = |n| {
             let port = free_port();
             let listen = format!("127.0.0.1:{port}");
             let open: &[&str] = if shape.gateway.contains(&"--auth") { &[] } else { &["--auth", "open"] };
             let flags = [open, &["--listen", &listen], shape.gateway].concat();
-            (port, Process::start("switchboard-gateway", &url, &flags))
+            (port, Process::start("switchboard-gateway", &url(Service::Gateway(n)), &flags))
         };
-        let system = System { histories, matchers, gateways: (0..shape.gateways).map(gateway).collect(), nats };
+        let gateways = (0..shape.gateways).map(gateway).collect();
+        let system = System { histories, matchers, gateways, links, nats };
         for service in system.services() {
             service.ready().await;
         }

@@ -12,13 +12,13 @@ use crate::harness::{A_WHILE, SOON, Shape, System};
 const ROOM: &str = "room:r";
 
 /// A member of the room that keeps its list from what it is told, and takes offence at what does not fit.
-struct Member {
+pub(crate) struct Member {
     client: Client,
     stated: bool,
     /// phx_ref → key.
     list: BTreeMap<String, String>,
     /// Each meta that it was ever told to have come.
-    told: Vec<String>,
+    pub(crate) told: Vec<String>,
     count: Option<u64>,
 }
 
@@ -35,7 +35,7 @@ fn metas(lists: &Value) -> Vec<(String, String)> {
 }
 
 impl Member {
-    async fn join(system: &System, gateway: usize, vsn: Vsn, user: &str, session: &str) -> Member {
+    pub(crate) async fn join(system: &System, gateway: usize, vsn: Vsn, user: &str, session: &str) -> Member {
         let mut client = system.client(gateway, vsn).await;
         let payload = json!({"userId": user, "session_id": session});
         let deadline = Instant::now() + DEADLINE;
@@ -95,7 +95,7 @@ impl Member {
     }
 
     /// Waits until the list is this; gives how long it took.
-    async fn sees(&mut self, keys: &[&str]) -> Duration {
+    pub(crate) async fn sees(&mut self, keys: &[&str]) -> Duration {
         let start = Instant::now();
         loop {
             self.update().await;

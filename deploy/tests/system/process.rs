@@ -93,6 +93,15 @@ impl Process {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// The time of a processor that it has used so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let after_name = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+        // Its own and the kernel's for it, in hundredths of a second.
+        let ticks: u64 = after_name.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     /// `kill -9`, if it runs.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -7,9 +7,10 @@ use switchboard::client::{Message, Vsn};
 
 use crate::harness::{A_WHILE, SOON, Shape, Student, System, Teacher, enter};
 use crate::side::{Side, agree, sides, talk};
+use crate::talker::{self, talkers};
 
 /// Students with these numbers, who wait on gateway 0 in this order.
-async fn queue(system: &System, numbers: std::ops::Range<u64>) -> Vec<Student> {
+pub(crate) async fn queue(system: &System, numbers: std::ops::Range<u64>) -> Vec<Student> {
     let mut students = Vec::new();
     for n in numbers {
         students.push(system.student(n).await);
@@ -18,14 +19,14 @@ async fn queue(system: &System, numbers: std::ops::Range<u64>) -> Vec<Student> {
 }
 
 /// The teacher gets these students, in this order.
-async fn served(teacher: &mut Teacher, students: impl IntoIterator<Item = u64>) {
+pub(crate) async fn served(teacher: &mut Teacher, students: impl IntoIterator<Item = u64>) {
     for n in students {
         assert_eq!(teacher.claim_in_trouble().await["student_id"], n);
     }
 }
 
 /// None of them has been shown another position than that in this list, and all sockets are open.
-async fn in_place(students: &mut [Student]) {
+pub(crate) async fn in_place(students: &mut [Student]) {
     for (at, student) in (1_u64..).zip(students) {
         student.client.expect_none("phx_close", Duration::ZERO).await.expect("an open socket");
         let positions: Vec<&Value> = positions(student.client.unread()).collect();
@@ -181,6 +182,7 @@ async fn nats_killed_and_restarted_closes_no_socket_and_the_queue_keeps_its_orde
     let (mut teacher, mut student) = sides(&system).await;
     let mut other = system.teacher("other").await;
     let mut waiting = queue(&system, 0..4).await;
+    let mut talkers = talkers(&system).await;
     talk(&mut teacher, &mut student, 5).await;
     system.nats.kill();
     let claim = other.client.push("presence:teachers", "claim:student", json!({"teacherId": "other"}));
@@ -192,8 +194,11 @@ async fn nats_killed_and_restarted_closes_no_socket_and_the_queue_keeps_its_orde
         assert!(reply.ok || reply.reason() == Some("unavailable"), "{reply:?}");
     }
     // What was answered with `unavailable` is said again; the rest waits for NATS, or is said again too.
-    tokio::join!(talk(&mut teacher, &mut student, 20), system.nats.restart());
+    let [ada, bob] = &mut talkers;
+    tokio::join!(talk(&mut teacher, &mut student, 20), ada.talk(10), bob.talk(10), system.nats.restart());
     agree(&mut teacher, &mut student).await;
+    talker::agree(&mut talkers).await;
+    assert!(talkers.iter().all(|talker| talker.returns == 0), "their sockets stay open");
     in_place(&mut waiting).await;
     served(&mut other, 0..4).await;
     for student in &mut waiting {
@@ -208,8 +213,11 @@ async fn after_everything_was_killed_everybody_comes_back_to_place_and_chat() {
     let Some(mut system) = System::of(Shape { matchers: 2, ..Shape::default() }).await else { return };
     let (mut teacher, mut student) = sides(&system).await;
     let waiting = queue(&system, 0..4).await;
+    let mut talkers = talkers(&system).await;
+    let [ada, bob] = &mut talkers;
     let (broken, ()) = tokio::join!(teacher.talk(10_000), async {
-        student.talk(15).await.expect("its socket is open");
+        let (said, (), ()) = tokio::join!(student.talk(15), ada.talk(5), bob.talk(5));
+        said.expect("its socket is open");
         system.kill_everything();
     });
     broken.expect_err("sockets break");
@@ -224,6 +232,11 @@ async fn after_everything_was_killed_everybody_comes_back_to_place_and_chat() {
     }
     talk(&mut teacher, &mut student, 10).await;
     agree(&mut teacher, &mut student).await;
+    for talker in &mut talkers {
+        talker.come_back().await;
+        talker.talk(5).await;
+    }
+    talker::agree(&mut talkers).await;
     served(&mut system.teacher("other").await, 0..4).await;
     for student in &mut waiting {
         student.new_chat().await;
