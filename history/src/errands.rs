@@ -20,11 +20,24 @@ use crate::tail::raw_json;
 /// One errand for a room.
 #[derive(Debug)]
 pub(crate) enum Errand {
-    Snapshot { since: u64, seq: u64, state: RoomState },
-    Expire { since: u64, at: u64 },
+    /// `applied`: the stream is known up to here.
+    Snapshot {
+        since: u64,
+        seq: u64,
+        state: RoomState,
+        applied: u64,
+    },
+    Expire {
+        since: u64,
+        at: u64,
+    },
     Probe,
-    Close { since: u64 },
-    Wipe { last_seq: u64 },
+    Close {
+        since: u64,
+    },
+    Wipe {
+        last_seq: u64,
+    },
     Delete,
 }
 
@@ -32,7 +45,7 @@ impl Errand {
     pub(crate) async fn run(self, nats: &Nats, room: &RoomId) -> Came {
         let came = match self {
             Errand::Probe => return probe(nats, room).await,
-            Errand::Snapshot { since, seq, state } => snapshot(nats, room, since, seq, state).await,
+            Errand::Snapshot { since, seq, state, applied } => snapshot(nats, room, (since, seq), state, applied).await,
             Errand::Expire { since, at } => Ok(expire(nats, room, since, at).await),
             Errand::Close { since } => close(nats, room, since).await,
             Errand::Wipe { last_seq } => Ok(wipe(nats, room, last_seq).await),
@@ -63,13 +76,21 @@ async fn probe(nats: &Nats, room: &RoomId) -> Came {
     }
 }
 
-async fn snapshot(nats: &Nats, room: &RoomId, since: u64, seq: u64, state: RoomState) -> anyhow::Result<Came> {
+/// Two joiners may both begin a life: the second sees the first one's entry, but no record yet, and writes a record that
+/// begins with its own entry. As the log has no tombstone between them, that is this life, and the record is put right.
+async fn snapshot(
+    nats: &Nats,
+    room: &RoomId,
+    (since, seq): (u64, u64),
+    state: RoomState,
+    applied: u64,
+) -> anyhow::Result<Came> {
     let (revision, before) = crate::records::get_room(nats, room).await?;
     let phase = match before {
         // A life that has not come by here yet.
-        Some(before) if before.since > since => return Ok(Came::Failed),
+        Some(before) if before.since > applied => return Ok(Came::Failed),
         Some(before) if before.since == since && before.seq >= seq => return Ok(Came::Done),
-        Some(before) if before.since == since => before.phase,
+        Some(before) if before.since >= since => before.phase,
         Some(_) | None => Phase::Open,
     };
     let record = RoomRecord { v: V1, since, phase, seq, state };

@@ -226,7 +226,8 @@ impl Leader {
             let known = logs.room(&name);
             let errand = match (act, known) {
                 (Act::Snapshot, Some(room)) => {
-                    Some(Errand::Snapshot { since: room.since, seq: room.state_seq, state: room.state.clone() })
+                    let (since, seq, state) = (room.since, room.state_seq, room.state.clone());
+                    Some(Errand::Snapshot { since, seq, state, applied: logs.applied() })
                 }
                 (Act::Expire { at }, Some(room)) => Some(Errand::Expire { since: room.since, at }),
                 (Act::Close, Some(room)) => Some(Errand::Close { since: room.since }),

@@ -335,10 +335,16 @@ impl Logs {
             while log.tail.front().is_some_and(|front| front <= seq) {
                 log.tail.drop_oldest();
             }
-            log.last_seq == seq && !log.lives()
+            (log.last_seq == seq).then_some(log.lives())
         });
-        if emptied != Some(true) {
-            return None;
+        match emptied.flatten() {
+            Some(false) => {}
+            Some(true) => {
+                // Whoever wipes it has to know that the stream has nothing of it any more.
+                self.touched.insert(name);
+                return None;
+            }
+            None => return None,
         }
         self.forget(&name);
         Some(seq)

@@ -96,6 +96,26 @@ async fn who_comes_too_late_begins_a_new_life() {
 }
 
 #[tokio::test]
+async fn a_life_that_two_have_begun_is_one_and_ends() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = start(&server).await;
+    let room = Room::new(&server, "both").await;
+    let member = room.nats.client.subscribe(room.log.out_subject()).await.expect("a subscription");
+    room.nats.round_trip(LINGER).await.expect("it is live");
+    // The second saw the first one's entry, but no record yet, and writes one before the first does.
+    let since = room.state_after(0).await.expect("nobody else is there");
+    let later = room.begin(since).await.expect("nothing was logged meanwhile");
+    assert!(later > since);
+    eventually("its record is of the life that its log has", async || {
+        room.record().await.is_some_and(|record| (record.since, record.seq) == (since, later))
+    })
+    .await;
+    drop(member);
+    eventually("it is wiped", async || gone(&room).await).await;
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_life_without_a_record_gets_one_and_a_record_without_a_life_goes() {
     let Some(server) = NatsServer::start().await else { return };
     Service::start(&server).await.stop().await;
@@ -136,6 +156,13 @@ async fn the_logs_age_is_changed_and_nothing_of_a_room_stays() {
         gone(&room).await && stream(ROOMS_STREAM).await.state.messages == 0 && records == 0
     })
     .await;
+    // A life of which the stream has nothing any more ends, too.
+    let (silent, _) = Room::begun(&server, "silent").await;
+    let member = silent.nats.client.subscribe(silent.log.out_subject()).await.expect("a subscription");
+    eventually("its log is gone", async || stream(ROOMS_STREAM).await.state.messages == 0).await;
+    assert!(silent.record().await.is_some(), "somebody is there");
+    drop(member);
+    eventually("it is wiped", async || gone(&silent).await).await;
     service.stop().await;
 
     Service::start(&server).await.stop().await;
