@@ -244,16 +244,15 @@ pub(super) fn print_end(violation: Option<&str>, interrupted: bool) {
 
 fn print_siege(siege: &SiegeReport) {
     let SiegeReport { reconnects, pushes_repeated, gaps, strikes, .. } = siege;
-    let kills = strikes.kills;
-    line(
-        "kills",
-        format_args!("{kills}; {reconnects} reconnects, {pushes_repeated} pushes repeated, {gaps} gaps shown"),
-    );
-    print_strikes(strikes);
+    line("coming back", format_args!("{reconnects} reconnects, {pushes_repeated} pushes repeated, {gaps} gaps shown"));
+    if let Some(strikes) = strikes {
+        print_strikes(strikes);
+    }
 }
 
 /// How long clients waited after each kind of kill, and what matchers had to do.
 pub(super) fn print_strikes(strikes: &StrikesReport) {
+    line("kills", strikes.kills);
     for kind in &strikes.kinds {
         let (median, worst) = (kind.takeover_median_seconds, kind.takeover_worst_seconds);
         let (what, seen, of) = (kind.kind.as_str(), kind.takeovers, kind.kills);

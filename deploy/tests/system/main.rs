@@ -27,6 +27,7 @@ mod runner_feeds;
 mod session;
 mod side;
 mod siege;
+mod soak;
 mod support;
 mod survival;
 mod takeover;
