@@ -11,7 +11,7 @@ endef
 
 .PHONY: help
 help: ## Show this
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: run
 run: .needs-cargo ## Build and run everything here. GATEWAYS=2 HISTORIES=2 FEEDS=deploy/feeds.toml GATEWAY_PORT=4000 NATS_SERVERS=1 NATS_PORT=4222 ADMIN_PORT=4500 API_SECRET=… AUTH=open LIMITS=on FRESH=1 DEATHS=5
@@ -24,6 +24,12 @@ test: .needs-cargo .needs-node ## Run all tests
 	$(TARGET)/debug/switchboard tools
 	if [ -d deploy/tests/js ]; then npm ci --prefix deploy/tests/js --no-audit --no-fund; fi
 	cargo test --workspace
+
+.PHONY: test-long
+test-long: .needs-cargo ## Whatever comes against a live gateway, for an hour: FUZZ_SECONDS=3600 FUZZ_SEED=…
+	cargo build --workspace --bins
+	$(TARGET)/debug/switchboard tools
+	cargo test -p switchboard --test system -- --ignored --nocapture for_long
 
 .PHONY: check
 check: .needs-cargo ## Formatting, lints, documentation

@@ -65,6 +65,8 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
         return Ok(handle.clone());
     }
     let handle = PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
+    crate::wire::describe();
+    crate::nats::describe();
     Ok(recorder.insert(handle).clone())
 }
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::limits::HEARTBEAT;
+use crate::limits::{GATEWAYS_MAX, HEARTBEAT};
 use crate::names::Incarnation;
 
-/// When each gateway was heard last.
+/// When each gateway was heard last: of at most [`GATEWAYS_MAX`].
 #[derive(Debug, Default)]
 pub struct Alive {
     heard: BTreeMap<Incarnation, Duration>,
@@ -15,14 +15,17 @@ pub struct Alive {
 }
 
 impl Alive {
-    /// A gateway was heard.
-    pub fn heard(&mut self, now: Duration, gateway: &Incarnation) {
+    /// A gateway was heard; `false` if it is one too many, and stays unknown.
+    pub fn heard(&mut self, now: Duration, gateway: &Incarnation) -> bool {
+        let full = self.heard.len() >= GATEWAYS_MAX;
         match self.heard.get_mut(gateway) {
             Some(at) => *at = now,
+            None if full => return false,
             None => {
                 self.heard.insert(gateway.clone(), now);
             }
         }
+        true
     }
 
     /// A gateway is gone.
@@ -69,6 +72,17 @@ mod tests {
 
     fn s(s: u64) -> Duration {
         Duration::from_secs(s)
+    }
+
+    #[test]
+    fn of_more_gateways_than_are_known_at_most_the_first_are() {
+        let mut alive = Alive::default();
+        let name = |n: usize| Incarnation::named(&format!("g{n}")).expect("a name");
+        assert!((0..GATEWAYS_MAX).all(|n| alive.heard(s(0), &name(n))));
+        assert!(!alive.heard(s(1), &name(GATEWAYS_MAX)));
+        assert!(!alive.knows(&name(GATEWAYS_MAX)) && alive.heard(s(1), &name(0)));
+        alive.forget(&name(7));
+        assert!(alive.heard(s(2), &name(GATEWAYS_MAX)));
     }
 
     #[test]

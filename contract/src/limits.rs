@@ -57,6 +57,9 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A join or push without an answer is `unavailable` after this time: clients are promised 5 s.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(4_800);
+/// Connections that wait to be accepted: as many as Linux allows by default. Beyond them the kernel drops what clients
+/// send, who try again after 1 s at the earliest.
+pub const ACCEPT_BACKLOG: u32 = 4_096;
 /// Open connections of one gateway, by default: below the usual limit of 20,000 open files.
 pub const CONNECTIONS_MAX: usize = 16_000;
 
@@ -324,8 +327,8 @@ pub const FEED_LISTEN: Duration = Duration::from_millis(1500);
 pub const FEED_TAKE_RETRY: Duration = Duration::from_secs(2);
 /// From this interval on a new owner polls at once: the phase that its predecessor missed may be the last for long.
 pub const FEED_POLL_AT_ONCE: Duration = Duration::from_secs(2);
-/// A history replica that is silent for so long polls nothing any more. Less than [`DEAD_AFTER`], because the next poll
-/// may still be an interval away then, and no member waits longer than an interval and 6 s.
+/// A history replica that is silent for so long is taken for dead by the others. Less than [`DEAD_AFTER`], because the
+/// next poll may be almost 2 s away then, and no member waits for longer than an interval and 6 s.
 pub const FEED_DEAD_AFTER: Duration = Duration::from_secs(4);
 /// What is being polled is finished, and told, within this time, when a replica stops. The others wait for it.
 pub const FEED_LAST_POLL: Duration = Duration::from_millis(500);

@@ -16,6 +16,8 @@ use crate::process::CommonArgs;
 /// Versions of nats-server below this one silently ignore headers that fencing needs.
 const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
 
+const SLOW_CONSUMER: &str = "switchboard_nats_slow_consumer_total";
+
 /// A connection to NATS. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Nats {
@@ -289,12 +291,17 @@ pub struct Stored {
     pub body: Option<Bytes>,
 }
 
+/// Says what is counted here.
+pub(crate) fn describe() {
+    metrics::describe_counter!(SLOW_CONSUMER, "Subscriptions that overflowed, once for each message lost.");
+}
+
 fn note(up: &watch::Sender<u64>, overflowed: &watch::Sender<u64>, event: &Event) {
     let connected = match event {
         Event::Connected => true,
         Event::Disconnected | Event::Closed => false,
         Event::SlowConsumer(subscription) => {
-            metrics::counter!("switchboard_nats_slow_consumer_total").increment(1);
+            metrics::counter!(SLOW_CONSUMER).increment(1);
             tracing::warn!(subscription, "a subscription overflowed");
             overflowed.send_modify(|n| *n += 1);
             return;

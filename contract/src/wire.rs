@@ -2,9 +2,15 @@
 //!
 //! Unknown fields are ignored, so that a newer service may add some; an unknown `v` is refused and counted,
 //! so that an incompatible one is noticed instead of misread.
+//!
+//! Services of two versions run side by side while a new one is rolled out. So a field that is added has a default, and
+//! may be missing from what an older service writes. That goes for records too, and for those that a newer service has
+//! written: who changes a record reads it, and writes it as a whole, so an older service drops the fields that it does
+//! not know (KV `rooms`, `feeds` and `lobby`). A field that must not be lost so is a new `v`, and a new `v` takes two
+//! releases: the first one reads it, the second one writes it.
 
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The version field of every message: writes `1`, and refuses to read anything else.
@@ -26,6 +32,8 @@ impl<'de> Deserialize<'de> for V1 {
     }
 }
 
+const REFUSED: &str = "switchboard_messages_refused_total";
+
 /// Why a message from another service was not understood.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind} not understood: {source}")]
@@ -46,11 +54,19 @@ pub fn encode<T: Serialize>(message: &T) -> Bytes {
 }
 
 /// Reads a message; `kind` names it in the error and in the metric `switchboard_messages_refused_total`.
-pub fn decode<T: DeserializeOwned>(kind: &'static str, json: &[u8]) -> Result<T, DecodeError> {
+///
+/// # Errors
+/// If it is no such message, or one of another version.
+pub fn decode<'a, T: Deserialize<'a>>(kind: &'static str, json: &'a [u8]) -> Result<T, DecodeError> {
     serde_json::from_slice(json).map_err(|source| {
-        metrics::counter!("switchboard_messages_refused_total", "kind" => kind).increment(1);
+        metrics::counter!(REFUSED, "kind" => kind).increment(1);
         DecodeError { kind, source }
     })
+}
+
+/// Says what is counted here.
+pub(crate) fn describe() {
+    metrics::describe_counter!(REFUSED, "Messages and records of other services that were not understood, by kind.");
 }
 
 /// The current time as clients see it: RFC 3339, UTC, milliseconds.
@@ -59,6 +75,9 @@ pub fn timestamp(now: std::time::SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     time::OffsetDateTime::from(now).format(&format).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod versions;
 
 #[cfg(test)]
 mod tests {

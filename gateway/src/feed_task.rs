@@ -44,6 +44,7 @@ impl FeedHandle {
     /// Tells a feed; what comes back goes to `mailbox`. Waits while [`limits::FEED_COMMANDS_MAX`] others do.
     pub async fn send(&self, feed: FeedId, command: FeedCommand, mailbox: &Mailbox) {
         // The task ends with the process: then nobody waits for an answer either.
+        observe::queue(&self.commands, "feed_commands");
         let _ = self.commands.send((feed, command, mailbox.clone())).await;
     }
 }
@@ -127,6 +128,7 @@ impl Task {
             FeedCommand::Join { chan, serial, named } => {
                 if !self.feeds.contains_key(&id) {
                     if self.feeds.len() >= limits::GATEWAY_FEEDS_MAX {
+                        observe::full("feeds");
                         let outcome = Outcome::Refused(Reason::Unavailable.into());
                         return mailbox.send(Arc::new(Event::Done { chan, serial, outcome }));
                     }

@@ -24,6 +24,7 @@ use crate::commands::{PresenceCommand, TopicCommand};
 use crate::limiter::Limiter;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
+use crate::observe;
 use crate::presence_task::PresenceHandle;
 use crate::repair;
 use crate::room::RoomKind;
@@ -90,6 +91,7 @@ impl Hub {
         let mut command = (command, mailbox.clone());
         loop {
             let Some(topic) = self.topic::<K>(id, &command) else { return };
+            observe::queue(&topic, "topic_commands");
             match topic.send(Command::Client(command.0, command.1)).await {
                 Ok(()) | Err(mpsc::error::SendError(Command::Behind(_))) => return,
                 // The topic has just ended, for want of members most likely.

@@ -115,16 +115,14 @@ pub struct Args {
 /// # Errors
 /// If it cannot start: an address is taken, NATS is not there, or the configuration cannot be.
 pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
-    observe::describe();
     let Some(auth) = stop.run_until_cancelled(args.auth.read()).await.transpose()? else { return Ok(()) };
     let readiness = Readiness::new();
     // The admin port outlives the drain: it says what is going on.
     let (background, accepting) = (CancellationToken::new(), CancellationToken::new());
     let _ends_all = background.clone().drop_guard();
     admin::serve(args.common.admin_addr, readiness.clone(), background.clone()).await?;
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot bind --listen {}", args.listen))?;
+    observe::describe();
+    let listener = server::listen(args.listen).with_context(|| format!("cannot bind --listen {}", args.listen))?;
     let address = listener.local_addr()?;
 
     let incarnation = Incarnation::new();

@@ -14,6 +14,7 @@ use switchboard_contract::limits;
 use switchboard_contract::log::{Entry, Read, ReadReply};
 use switchboard_contract::names::{self, LogName, ROOMS_STREAM, RoomId};
 use switchboard_contract::nats::{Nats, RequestError, header};
+use switchboard_contract::reason::Reason;
 use switchboard_contract::room::{Phase, RoomEvent, RoomRecord, RoomState, RoomView};
 use switchboard_contract::wire::{self, V1};
 use tokio::time::{sleep, timeout};
@@ -67,6 +68,7 @@ pub(crate) async fn load(nats: &Nats, room: &RoomId, last_seq: Option<u64>) -> R
     let mut refused_at = None;
     loop {
         let (record, mut sight) = tokio::join!(read_record(nats, room), look(nats, &log));
+        let record = record?;
         if refused_at == Some(sight.last_seq) {
             sight.last_seq = last_entry(nats, &log).await.0;
         }
@@ -107,10 +109,13 @@ pub(crate) struct Standing {
 
 /// Whether a room lives: it has a record, `closing` or not, and its log does not end with a tombstone. `None`: it does
 /// not. Tried again until the caller's deadline.
-pub(crate) async fn standing(nats: &Nats, room: &RoomId) -> Option<Standing> {
+///
+/// # Errors
+/// As [`read_record`].
+pub(crate) async fn standing(nats: &Nats, room: &RoomId) -> Result<Option<Standing>, Reason> {
     let log = LogName::Room(room.clone());
     let (record, (last_seq, over)) = tokio::join!(read_record(nats, room), last_entry(nats, &log));
-    record.value.filter(|_| !over).map(|record| Standing { since: record.since, last_seq })
+    Ok(record?.value.filter(|_| !over).map(|record| Standing { since: record.since, last_seq }))
 }
 
 /// Stores an entry that nobody in the room has written, if the room lives; whether it does. Tried again until the
@@ -126,14 +131,22 @@ pub(crate) async fn standing(nats: &Nats, room: &RoomId) -> Option<Standing> {
 ///
 /// Members' messages may be first as well; then it looks again. The room's life may have ended meanwhile, and another
 /// begun: its members get it.
-pub(crate) async fn add(nats: &Nats, room: &RoomId, entry: &Bytes, message_id: impl Fn(u64) -> String) -> bool {
+///
+/// # Errors
+/// As [`read_record`].
+pub(crate) async fn add(
+    nats: &Nats,
+    room: &RoomId,
+    entry: &Bytes,
+    message_id: impl Fn(u64) -> String,
+) -> Result<bool, Reason> {
     let subject = LogName::Room(room.clone()).log_subject();
     loop {
-        let Some(standing) = standing(nats, room).await else { return false };
+        let Some(standing) = standing(nats, room).await? else { return Ok(false) };
         // A write without an answer may be stored: under its id it is not stored again.
         let headers = header("Nats-Msg-Id", &message_id(standing.since));
         match nats.write(subject.clone(), standing.last_seq, headers, entry.clone(), limits::READ_TIMEOUT).await {
-            Outcome::Committed { .. } => return true,
+            Outcome::Committed { .. } => return Ok(true),
             Outcome::Fenced => {}
             Outcome::Unknown => sleep(PAUSE).await,
         }
@@ -194,15 +207,21 @@ async fn last_entry(nats: &Nats, log: &LogName) -> (u64, bool) {
     }
 }
 
-async fn read_record(nats: &Nats, room: &RoomId) -> Record {
+/// # Errors
+/// `unavailable` if it is not understood: a newer service has written it, and what that means is not known here. It is
+/// not taken for none, because then it would be overwritten.
+async fn read_record(nats: &Nats, room: &RoomId) -> Result<Record, Reason> {
     let stream = names::bucket_stream(names::ROOMS_BUCKET);
     let subject = names::room_record_subject(room);
     match insist(|| nats.leader_get(&stream, &subject, limits::READ_TIMEOUT)).await {
         Some(stored) => {
-            let value = stored.body.and_then(|body| wire::decode("room record", &body).ok());
-            Record { revision: stored.seq, value }
+            let value = stored.body.map(|body| wire::decode("room_record", &body)).transpose().map_err(|error| {
+                tracing::warn!(%room, %error, "a room's record");
+                Reason::Unavailable
+            })?;
+            Ok(Record { revision: stored.seq, value })
         }
-        None => Record { revision: 0, value: None },
+        None => Ok(Record { revision: 0, value: None }),
     }
 }
 

@@ -18,6 +18,7 @@ use governor::{Quota, RateLimiter};
 use switchboard_contract::limits::{LIMITED_USERS_MAX, SAID_KEPT_MAX};
 use switchboard_contract::names::UserId;
 
+use crate::observe;
 use crate::payload::Refusal;
 
 /// What users may do; `None`: no limit.
@@ -270,6 +271,7 @@ impl User {
 
     fn remember(&mut self, said: Option<Said>) {
         if self.said.len() >= SAID_KEPT_MAX {
+            observe::full("said");
             self.said.pop_front();
         }
         self.said.extend(said);

@@ -48,6 +48,7 @@ impl LobbyHandle {
     /// Tells the lobby; what comes back goes to `mailbox`. Waits while [`limits::LOBBY_COMMANDS_MAX`] others do.
     pub async fn send(&self, command: LobbyCommand, mailbox: &Mailbox) {
         // The task ends with the process: then nobody waits for an answer either.
+        observe::queue(&self.commands, "lobby_commands");
         let _ = self.commands.send((command, mailbox.clone())).await;
     }
 
@@ -174,6 +175,7 @@ impl Task {
     /// way; but what its channels leave behind when they go waits on for a while, so there is a limit to all together.
     fn request(&mut self, verb: MatcherVerb, body: Bytes, mailbox: Mailbox, chan: ChannelId, serial: u32) {
         if self.answers.len() >= limits::MATCHER_REQUESTS_MAX {
+            observe::full("matcher_requests");
             let outcome = Outcome::Refused(Reason::Unavailable.into());
             return mailbox.send(Arc::new(Event::Done { chan, serial, outcome }));
         }

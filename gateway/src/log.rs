@@ -38,7 +38,7 @@ pub(crate) async fn load(nats: &Nats, chat: ChatId, last_seq: Option<u64>) -> Re
         .await?;
         log.dropped_to = log.dropped_to.max(lost_to);
     }
-    Ok(Loaded { record, log, replay })
+    Ok(Loaded { record: record?, log, replay })
 }
 
 /// Reads what a log has behind `after`, page by page. Up to where that was dropped before it could be read; 0: nothing.
@@ -86,14 +86,19 @@ pub(crate) async fn judge(nats: &Nats, log: LogName, seq: u64, void: Reason) -> 
     }
 }
 
-async fn read_record(nats: &Nats, chat: ChatId) -> Option<ChatRecord> {
+/// # Errors
+/// `unavailable` if it is not understood: it is there, and another service may understand it.
+async fn read_record(nats: &Nats, chat: ChatId) -> Result<Option<ChatRecord>, Reason> {
     let stream = names::bucket_stream(names::LOBBY_BUCKET);
     let subject = LobbyKey::Chat(chat).subject();
     loop {
         match nats.leader_get(&stream, &subject, limits::READ_TIMEOUT).await {
             Ok(stored) => {
-                let body = stored.and_then(|stored| stored.body)?;
-                return wire::decode("chat record", &body).ok();
+                let Some(body) = stored.and_then(|stored| stored.body) else { return Ok(None) };
+                return wire::decode("chat", &body).map(Some).map_err(|error| {
+                    tracing::warn!(%error, "a chat's record");
+                    Reason::Unavailable
+                });
             }
             Err(error) => {
                 tracing::debug!(%error, "a chat's record could not be read yet");

@@ -19,6 +19,7 @@ use switchboard_contract::reason::CloseCode;
 
 use crate::auth::Renewed;
 use crate::frame::{Vsn, encode_text};
+use crate::observe;
 use crate::payload::Refusal;
 
 /// Places that an empty queue keeps.
@@ -204,8 +205,8 @@ impl Mailbox {
         for event in events {
             if queue.events.len() < MAILBOX_MAX {
                 queue.events.push_back(event);
-            } else {
-                queue.overflowed = true;
+            } else if !std::mem::replace(&mut queue.overflowed, true) {
+                observe::full("mailbox");
             }
         }
         drop(queue);

@@ -25,6 +25,18 @@ pub(crate) static FEED_WANTS: LazyLock<Counter> = LazyLock::new(|| counter!("swi
 /// What members of feeds were sent.
 pub(crate) static FEED_EVENTS: LazyLock<Counter> = LazyLock::new(|| counter!("switchboard_gateway_feed_events_total"));
 
+/// A bound was reached: something was dropped, refused, closed, or had to wait. Counted only then.
+pub(crate) fn full(what: &'static str) {
+    counter!("switchboard_gateway_full_total", "what" => what).increment(1);
+}
+
+/// Something is about to be put into the queue of a task: whether that has to wait is counted.
+pub(crate) fn queue<T>(queue: &tokio::sync::mpsc::Sender<T>, what: &'static str) {
+    if queue.capacity() == 0 {
+        full(what);
+    }
+}
+
 /// Users of whom something counts for their limits.
 pub(crate) fn limited_users(users: usize) {
     gauge!("switchboard_gateway_limited_users").set(users as f64);
@@ -85,6 +97,5 @@ pub(crate) fn describe() {
     describe_counter!("switchboard_gateway_api_requests_total", "Requests of the HTTP API, by route and status.");
     describe_counter!("switchboard_gateway_tokens_refused_total", "Tokens that did not count, by reason.");
     describe_counter!("switchboard_gateway_jwks_reads_total", "Readings of the JWKS after the first, by outcome.");
-    describe_counter!("switchboard_messages_refused_total", "Messages of other services not understood, by kind.");
-    describe_counter!("switchboard_nats_slow_consumer_total", "Subscriptions that overflowed.");
+    describe_counter!("switchboard_gateway_full_total", "How often a bound was reached, by which one.");
 }

@@ -17,8 +17,7 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 use switchboard_contract::alive::Alive;
 use switchboard_contract::limits::{
-    DEAD_AFTER, DIRECT_CHANNELS_MAX, GATEWAYS_MAX, GONE_GATEWAYS_MAX, PRESENCE_GRACE, PRESENCE_LOOK,
-    PRESENCE_MEMBERS_MAX,
+    DEAD_AFTER, DIRECT_CHANNELS_MAX, GONE_GATEWAYS_MAX, PRESENCE_GRACE, PRESENCE_LOOK, PRESENCE_MEMBERS_MAX,
 };
 use switchboard_contract::lobby::{ChannelId, Heartbeat};
 use switchboard_contract::names::{Incarnation, RoomId};
@@ -195,12 +194,11 @@ impl<M: Clone> Presence<M> {
         if self.said_goodbye.contains(gateway) {
             return false;
         }
-        if !self.alive.knows(gateway) && self.alive.gateways().count() >= GATEWAYS_MAX {
+        let known = self.alive.heard(now - self.start, gateway);
+        if !known {
             metrics::counter!("switchboard_gateway_presence_strangers_total").increment(1);
-            return false;
         }
-        self.alive.heard(now - self.start, gateway);
-        true
+        known
     }
 
     /// What came from others may have been lost: NATS was away, or a subscription overflowed. All is asked for in a

@@ -46,6 +46,7 @@ impl PresenceHandle {
     /// Tells presence. Waits while [`limits::PRESENCE_COMMANDS_MAX`] others do.
     pub async fn send(&self, room: RoomId, command: PresenceCommand<Mailbox>) {
         // The task ends with the process: then nobody waits for an answer either.
+        observe::queue(&self.commands, "presence_commands");
         let _ = self.commands.send((room, Command::Topic(command))).await;
     }
 

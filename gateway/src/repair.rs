@@ -108,12 +108,7 @@ pub(crate) async fn from_stream<K: Kind>(nats: &Nats, log: &LogName, after: u64,
 
 /// An entry of a log; `None` if it is not understood.
 pub(crate) fn entry(json: &[u8]) -> Option<Entry<'_>> {
-    serde_json::from_slice(json)
-        .inspect_err(|error| {
-            metrics::counter!("switchboard_messages_refused_total", "kind" => "log entry").increment(1);
-            tracing::warn!(%error, "an entry of a log was not understood");
-        })
-        .ok()
+    wire::decode("entry", json).inspect_err(|error| tracing::warn!(%error, "in a log")).ok()
 }
 
 /// Asks history which of these logs have more, and tells: whether all of it was answered.

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use switchboard_contract::limits;
 use switchboard_contract::reason::CloseCode;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -32,7 +32,7 @@ use crate::hub::Hub;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
 use crate::session::SessionLimits;
-use crate::{handshake, socket};
+use crate::{handshake, observe, socket};
 
 /// The same endpoint under all four: phoenix.js appends `/websocket`, clients of 2015 connect to the bare path.
 const SOCKET_PATHS: [&str; 4] = ["/socket/websocket", "/socket", "/ws/websocket", "/ws"];
@@ -135,6 +135,18 @@ impl Gateway {
     }
 }
 
+/// Listens, with room for a crowd that comes at once: all clients of a gateway that has died, say.
+///
+/// # Errors
+/// If the address is taken, or none of this machine.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // The port of a gateway that was here a moment ago.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(limits::ACCEPT_BACKLOG)
+}
+
 /// Accepts connections until `stop`; sockets that are open then stay open.
 pub async fn accept(listener: TcpListener, router: Router, connections_max: usize, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(connections_max));
@@ -183,6 +195,11 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, permit: Arc<
         .with_upgrades()
         .await;
     if let Err(error) = served {
+        if error.is_timeout() {
+            observe::full("header_time");
+        } else if error.is_parse_too_large() {
+            observe::full("header_bytes");
+        }
         tracing::debug!(%peer, %error, "connection ended");
     }
 }

@@ -286,8 +286,16 @@ async fn within_deadline(events: &Events, write: impl Future<Output = Result<(),
         biased;
         written = tokio::time::timeout(limits::WRITE_TIMEOUT, write) => match written {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Gone),
-            Err(_) => Err(End::Close(CloseCode::Policy)),
+            Ok(Err(error)) => {
+                if let Some(tungstenite::Error::WriteBufferFull(_)) = error.into_inner().downcast_ref() {
+                    observe::full("write_buffer");
+                }
+                Err(End::Gone)
+            }
+            Err(_) => {
+                observe::full("write_time");
+                Err(End::Close(CloseCode::Policy))
+            }
         },
         () = events.overflowed() => Err(End::Close(CloseCode::Policy)),
     }
@@ -320,6 +328,9 @@ impl Flow {
         }
         self.frames += 1;
         self.stopped = self.frames >= limits::FRAMES_PER_SECOND_MAX;
+        if self.frames == limits::FRAMES_PER_SECOND_MAX {
+            observe::full("frames");
+        }
     }
 
     /// A frame came, and so many wait now: the more, the longer the pause.

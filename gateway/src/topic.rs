@@ -17,6 +17,7 @@ use switchboard_contract::log::{Entry, Message, ReadReply};
 use switchboard_contract::reason::Reason;
 
 use crate::mailbox::Event;
+use crate::observe;
 use crate::payload::Refusal;
 
 pub use effect::{Effect, How, Request, Stamp, To};
@@ -402,6 +403,7 @@ impl<M: Clone, K: Kind> Topic<M, K> {
             }
         }
         if overflow {
+            observe::full("join_buffer");
             self.recent.clear();
         }
         if loading {

@@ -12,7 +12,7 @@ use switchboard_contract::log::Entry;
 use switchboard_contract::names::{LogName, ROOMS_STREAM, RoomId, room_expiry_id};
 use switchboard_contract::nats::{Nats, RequestError};
 use switchboard_contract::room::{Change, Phase, RoomEvent, RoomRecord, RoomState};
-use switchboard_contract::wire::{V1, encode, timestamp};
+use switchboard_contract::wire::{V1, decode, encode, timestamp};
 
 use crate::keeper::Came;
 use crate::tail::raw_json;
@@ -128,7 +128,7 @@ async fn delete(nats: &Nats, room: &RoomId) -> anyhow::Result<Came> {
     let ended = match &end {
         Some(end) => {
             let body = end.body.clone().unwrap_or_default();
-            let entry: Option<Entry<'_>> = serde_json::from_slice(&body).ok();
+            let entry: Option<Entry<'_>> = decode("entry", &body).ok();
             entry.is_some_and(|entry| RoomEvent::parse(&entry.event) == Some(RoomEvent::Tombstone))
         }
         None => true,

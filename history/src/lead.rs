@@ -136,6 +136,7 @@ impl Lead {
 
     fn stand_by_again(&mut self) {
         metrics::observe_leading(false);
+        metrics::observe_rooms(0);
         self.part = Part::StandsBy(Box::pin(stand_by(self.nats.clone(), self.me.clone())));
     }
 }
@@ -220,6 +221,7 @@ impl Leader {
             return;
         }
         let (now, unix) = (Instant::now(), unix_ms());
+        metrics::observe_rooms(self.keeper.len());
         debug_assert!(self.doing.len() <= ROOM_REQUESTS_MAX, "the keeper bounds them");
         for (name, act) in self.keeper.due(now, unix) {
             let LogName::Room(room) = (*name).clone() else { continue };

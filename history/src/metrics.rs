@@ -15,6 +15,8 @@ const BYTES: &str = "switchboard_history_bytes_kept";
 const LEADING: &str = "switchboard_history_leading";
 const FENCED: &str = "switchboard_history_fenced_total";
 const ACTS: &str = "switchboard_history_room_acts_total";
+const FULL: &str = "switchboard_history_full_total";
+const ROOMS: &str = "switchboard_history_rooms";
 const LOGS: &str = "switchboard_history_logs_kept";
 
 /// Why a read got no answer.
@@ -42,6 +44,18 @@ pub(crate) fn describe() {
     describe_counter!(ACTS, "What was done for rooms (probes, snapshots, wipes and so on), by what came of it.");
     gauge!(LEADING).set(0.0);
     describe_gauge!(LOGS, "Logs kept.");
+    describe_counter!(FULL, "How often a bound was reached, by which one.");
+    describe_gauge!(ROOMS, "Rooms that this replica looks after while it leads.");
+}
+
+/// A bound was reached, and something was left out.
+pub(crate) fn full(what: &'static str) {
+    counter!(FULL, "what" => what).increment(1);
+}
+
+/// Rooms that the leading replica looks after.
+pub(crate) fn observe_rooms(rooms: usize) {
+    gauge!(ROOMS).set(rooms as f64);
 }
 
 /// After entries were applied or dropped.

@@ -277,7 +277,7 @@ fn apply(logs: &mut Logs, message: &Message) -> Option<Applied> {
         }
     };
     let name = LogName::from_subject(&message.subject);
-    let entry: Result<Entry<'_>, _> = serde_json::from_slice(&message.payload);
+    let entry: Result<Entry<'_>, _> = wire::decode("entry", &message.payload);
     match (name, entry) {
         (Some(name), Ok(entry)) => Some(logs.apply(name, seq, &entry)),
         (name, entry) => {

@@ -32,7 +32,7 @@ use switchboard_contract::names::{ChatId, Incarnation, LobbyKey, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::V1;
 
-pub use types::{Batch, Config, Counters, Effect, Input, Loaded, Now, Record, Token};
+pub use types::{Batch, Config, Counters, Effect, Held, Input, Loaded, Now, Record, Token};
 
 use board::Board;
 use chats::Chat;
@@ -232,6 +232,11 @@ impl Core {
     /// The gateways whose tables are known.
     pub fn gateways(&self) -> impl Iterator<Item = &Incarnation> {
         self.gateways.names()
+    }
+
+    /// What is in memory.
+    pub fn held(&self) -> Held {
+        Held { gateways: self.gateways.names().count(), rows: self.gateways.rows(), chats: self.chats.len() }
     }
 
     /// Rows and other inputs that wait for room in a batch.

@@ -6,6 +6,7 @@
 
 pub mod alive;
 pub mod core;
+mod endpoints;
 mod observe;
 mod outbox;
 mod service;

@@ -7,7 +7,7 @@ use switchboard_contract::ack::Outcome;
 use switchboard_contract::lobby::Status;
 use switchboard_contract::names::MatcherVerb;
 
-use crate::core::Counters;
+use crate::core::{Counters, Held};
 
 /// Says what each metric means, and shows those that are looked for before anything has happened.
 pub(crate) fn describe() {
@@ -39,6 +39,10 @@ pub(crate) fn describe() {
     describe_gauge!("switchboard_matcher_teachers", "Teachers on the roster");
     describe_gauge!("switchboard_matcher_students", "Students on the roster, by state");
     describe_gauge!("switchboard_matcher_inbox", "Rows that wait for room in a batch");
+    describe_counter!("switchboard_matcher_full_total", "How often a bound was reached, by which one");
+    describe_gauge!("switchboard_matcher_chats", "Chats that are known, ended ones included");
+    describe_gauge!("switchboard_matcher_gateways", "Gateways whose table is known");
+    describe_gauge!("switchboard_matcher_rows", "Rows of all gateways' tables");
     describe_gauge!("switchboard_matcher_epoch", "The epoch that this matcher leads");
 }
 
@@ -48,6 +52,11 @@ pub(crate) fn request(verb: MatcherVerb) {
 
 pub(crate) fn dropped() {
     counter!("switchboard_matcher_replies_dropped_total").increment(1);
+}
+
+/// A bound was reached: a request was refused, or something dropped that is told or sent again.
+pub(crate) fn full(what: &'static str) {
+    counter!("switchboard_matcher_full_total", "what" => what).increment(1);
 }
 
 pub(crate) fn batch(outcome: Outcome, records: usize, took: Duration) {
@@ -95,12 +104,15 @@ pub(crate) fn stands_by() {
     gauge!("switchboard_matcher_leading").set(0.0);
 }
 
-pub(crate) fn lobby(status: &Status, inbox: usize) {
+pub(crate) fn lobby(status: &Status, inbox: usize, held: Held) {
     gauge!("switchboard_matcher_teachers").set(status.teachers as f64);
     for (state, n) in [("waiting", status.waiting), ("chatting", status.chatting), ("finished", status.finished)] {
         gauge!("switchboard_matcher_students", "state" => state).set(n as f64);
     }
     gauge!("switchboard_matcher_inbox").set(inbox as f64);
+    gauge!("switchboard_matcher_chats").set(held.chats as f64);
+    gauge!("switchboard_matcher_gateways").set(held.gateways as f64);
+    gauge!("switchboard_matcher_rows").set(held.rows as f64);
 }
 
 /// What the core has counted since it was asked last.
@@ -117,5 +129,6 @@ pub(crate) fn counters(before: &mut Counters, now: Counters) {
     for (name, by) in steps {
         counter!(name).increment(by);
     }
+    counter!("switchboard_matcher_full_total", "what" => "inbox").increment(now.full - before.full);
     *before = now;
 }

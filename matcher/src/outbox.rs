@@ -40,8 +40,10 @@ impl Outbox {
     }
 
     pub(crate) fn send(&self, out: Out) {
-        if !self.nats.is_up() || self.queue.try_send(out).is_err() {
+        if !self.nats.is_up() {
             observe::dropped();
+        } else if self.queue.try_send(out).is_err() {
+            observe::full("outbox");
         }
     }
 

@@ -4,15 +4,14 @@
 //! the outbox or becomes a request whose answer is an event again. So it never waits, and nothing in it is locked.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use async_nats::Subscriber;
-use async_nats::service::{Request, Service, ServiceExt as _};
+use async_nats::service::{Request, Service};
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
-use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt as _};
+use futures_util::stream::{FuturesUnordered, SelectAll, StreamExt as _};
 use switchboard_contract::ack::Outcome;
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::alive::Alive;
@@ -30,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alive::Strangers;
 use crate::core::{Config, Core, Counters, Effect, Input, Now, Token};
+use crate::endpoints::{Requests, listen};
 use crate::observe;
 use crate::outbox::{Out, Outbox};
 use crate::store::{self, Epoch};
@@ -50,8 +50,6 @@ pub(crate) enum End {
     /// The lease is lost or a batch failed; the status that was committed last.
     SteppedDown(Status),
 }
-
-type Requests = SelectAll<Pin<Box<dyn Stream<Item = (MatcherVerb, Box<Request>)> + Send>>>;
 
 /// A leader's time in office.
 pub(crate) struct Term<'a> {
@@ -278,10 +276,14 @@ impl<'a> Term<'a> {
                 return;
             }
         };
-        if let Input::Table(_, table) = &input {
-            self.alive.heard(self.start.elapsed(), &table.gateway);
+        // Rows of a gateway that nobody would notice the death of: unanswered, so it sends them again.
+        if let Input::Table(_, table) = &input
+            && !self.heard(&table.gateway)
+        {
+            return;
         }
         if self.waiting.len() >= MATCHER_INBOX_MAX {
+            observe::full("requests");
             let done = Done { v: V1, epoch: self.epoch.number, refused: Some(Reason::Unavailable) };
             if !matches!(input, Input::Table(..)) {
                 self.outbox.send(Out::Reply(request, encode(&done)));
@@ -298,10 +300,7 @@ impl<'a> Term<'a> {
             match effect {
                 Effect::TableReply(token, reply) => self.reply(token, encode(&reply)),
                 Effect::Done(token, done) => self.reply(token, encode(&done)),
-                Effect::Forget(token) => {
-                    observe::dropped();
-                    self.waiting.remove(&token);
-                }
+                Effect::Forget(token) => drop(self.waiting.remove(&token)),
                 Effect::Status(status) => self.outbox.send(Out::Publish(names::LOBBY_STATUS.into(), encode(&status))),
                 Effect::Push(gateway, push) if push.new_chats.is_empty() => {
                     observe::push("positions");
@@ -320,7 +319,7 @@ impl<'a> Term<'a> {
         if self.asked.len() < ASKED_MAX {
             self.asked.push(asked(self.nats.clone()));
         } else {
-            observe::dropped();
+            observe::full("pushes");
         }
     }
 
@@ -342,10 +341,19 @@ impl<'a> Term<'a> {
         }
     }
 
+    /// `false`: there are as many gateways as there may be.
+    fn heard(&mut self, gateway: &Incarnation) -> bool {
+        let known = self.alive.heard(self.start.elapsed(), gateway);
+        if !known {
+            observe::full("gateways");
+        }
+        known
+    }
+
     fn heartbeat(&mut self, body: &[u8]) {
         match decode::<Heartbeat>("heartbeat", body) {
             Ok(heartbeat) if heartbeat.bye => self.gone(heartbeat.gateway, "said goodbye"),
-            Ok(heartbeat) => self.alive.heard(self.start.elapsed(), &heartbeat.gateway),
+            Ok(heartbeat) => drop(self.heard(&heartbeat.gateway)),
             Err(error) => tracing::warn!(%error, "a heartbeat was refused"),
         }
     }
@@ -384,7 +392,7 @@ impl<'a> Term<'a> {
 
     fn report(&mut self, readiness: &Readiness) {
         readiness.set(if self.nats.is_up() { Ok(()) } else { Err("NATS is away") });
-        observe::lobby(&self.core.status(), self.core.inbox_len());
+        observe::lobby(&self.core.status(), self.core.inbox_len(), self.core.held());
         observe::counters(&mut self.counters, self.core.counters());
     }
 
@@ -422,27 +430,6 @@ impl<'a> Term<'a> {
         let _ = self.service.stop().await;
         End::SteppedDown(status)
     }
-}
-
-/// Listens as a micro-service. The queue group carries the epoch, so that a paused leader of an earlier epoch takes no
-/// request away.
-async fn listen(nats: &Nats, epoch: Epoch) -> anyhow::Result<(Service, Requests)> {
-    let service = nats
-        .client
-        .service_builder()
-        .description("The lobby: rosters, queue and chats")
-        .queue_group(format!("matcher-{}", epoch.number))
-        .start("matcher", env!("CARGO_PKG_VERSION"))
-        .await
-        .map_err(anyhow::Error::from_boxed)
-        .context("cannot start the service")?;
-    let mut requests: Requests = SelectAll::new();
-    for verb in MatcherVerb::ALL {
-        let endpoint = service.endpoint_builder().name(verb.as_str()).add(verb.subject()).await;
-        let endpoint = endpoint.map_err(anyhow::Error::from_boxed).context("cannot start an endpoint")?;
-        requests.push(Box::pin(endpoint.map(move |request| (verb, Box::new(request)))));
-    }
-    Ok((service, requests))
 }
 
 fn now(start: Instant) -> Now {

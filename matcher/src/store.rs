@@ -69,7 +69,9 @@ pub async fn acquire(nats: &Nats, me: &Incarnation, may: impl Fn() -> bool) -> a
                     return Ok(Some(epoch));
                 }
             }
-            Err(error) => tracing::debug!(%error, "the epoch cannot be read yet"),
+            Err(error) if error.is::<RequestError>() => tracing::debug!(%error, "the epoch cannot be read yet"),
+            // Whoever wrote it knows more. Waiting here would keep the lease from a matcher that understands it.
+            Err(error) => return Err(error),
         }
         tokio::time::sleep(ACQUIRE_RETRY).await;
     }
@@ -155,8 +157,14 @@ async fn read_all(nats: &Nats, epoch: Epoch) -> anyhow::Result<Vec<Loaded>> {
         } else if is_marker(message.headers.as_ref()) {
             records.remove(&key);
         } else {
-            let record = parse(&key, &message.payload).with_context(|| format!("record {key}"))?;
-            records.insert(key.clone(), Loaded { key, record, revision });
+            match parse(&key, &message.payload) {
+                Ok(record) => drop(records.insert(key.clone(), Loaded { key, record, revision })),
+                // Of another version, or by hand. It stays in the bucket, and its user is as one that is not here.
+                Err(error) => {
+                    tracing::warn!(%key, "a record is left out: {error:#}");
+                    records.remove(&key);
+                }
+            }
         }
     }
     bail!("reading the lobby ended early")

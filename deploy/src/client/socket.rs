@@ -146,16 +146,30 @@ impl Socket {
     /// # Errors
     /// If there is no connection or no upgrade.
     pub async fn connect_with(url: &str, vsn: Vsn, headers: &[(&str, &str)]) -> Result<Socket, ConnectError> {
-        let (url, address) = target(url, vsn).ok_or_else(|| ConnectError::Url(url.to_owned()))?;
+        let (_, address) = target(url, vsn).ok_or_else(|| ConnectError::Url(url.to_owned()))?;
+        let tcp = |error| ConnectError::Tcp(address.clone(), error);
+        let stream = TcpStream::connect(&address).await.map_err(tcp)?;
+        stream.set_nodelay(true).map_err(tcp)?;
+        Self::over(stream, url, vsn, headers).await
+    }
+
+    /// Upgrades a connection that is there already, whatever address it comes from.
+    ///
+    /// # Errors
+    /// If there is no upgrade.
+    pub async fn over(
+        stream: TcpStream,
+        url: &str,
+        vsn: Vsn,
+        headers: &[(&str, &str)],
+    ) -> Result<Socket, ConnectError> {
+        let (url, _) = target(url, vsn).ok_or_else(|| ConnectError::Url(url.to_owned()))?;
         let mut request = url.as_str().into_client_request().map_err(ConnectError::Upgrade)?;
         for (name, value) in headers {
             let header = HeaderName::try_from(*name).ok().zip(HeaderValue::try_from(*value).ok());
             let (name, value) = header.ok_or_else(|| ConnectError::Header(format!("{name}: {value}")))?;
             request.headers_mut().append(name, value);
         }
-        let tcp = |error| ConnectError::Tcp(address.clone(), error);
-        let stream = TcpStream::connect(&address).await.map_err(tcp)?;
-        stream.set_nodelay(true).map_err(tcp)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(BUFFER_BYTES)

@@ -138,6 +138,9 @@ struct KillArgs {
     /// Pause them for so long instead (SIGSTOP, then SIGCONT). Not for gateways.
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "kill")]
     pause: Option<Duration>,
+    /// Stop them with SIGTERM instead, as a rolling restart does; the runner starts them again.
+    #[arg(long, requires = "kill", conflicts_with = "pause")]
+    drain: bool,
     /// So many kills; without it, kills go on until the run's work is done.
     #[arg(long, requires = "kill", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     kills: Option<u32>,

@@ -8,9 +8,8 @@ use switchboard::client::{Client, Message, Vsn};
 use switchboard_contract::limits;
 use switchboard_contract::testing::eventually;
 
-use crate::harness::{A_WHILE, SOON, System};
+use crate::harness::{A_WHILE, SOON, Shape, System};
 use crate::http::SECRET;
-use crate::process::Process;
 use crate::rooms::{eventually_recorded, record};
 
 pub(crate) const ROOM: &str = "room:r";
@@ -123,10 +122,8 @@ async fn where_there_is_no_room_nothing_is_stored() {
 
 #[tokio::test]
 async fn a_room_that_is_about_to_be_wiped_still_gets_an_event() {
-    let Some(mut system) = System::start_api(&[]).await else { return };
-    let url = system.nats.url();
-    system.history = Process::start("switchboard-history", &url, &["--room-linger-ms", "300"]);
-    system.history.ready().await;
+    let shape = Shape { history: &["--room-linger-ms", "300"], ..Shape::gateway(&["--api-secret", SECRET]) };
+    let Some(system) = System::of(shape).await else { return };
     let mut ada = member(&system, 0, Vsn::V2, "ada", 10).await;
     let last_seq = says(&mut ada, "before").await;
     assert!(ada.leave(ROOM).await.expect("a reply").ok);
@@ -218,7 +215,7 @@ async fn what_is_refused_and_how() {
 #[tokio::test]
 async fn without_a_secret_everybody_is_refused() {
     // As an empty variable has it.
-    let Some(system) = System::start_with(&[], &["--api-secret", ""]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--api-secret", ""])).await else { return };
     for headers in [&[][..], &[("secret", "")], &[("secret", SECRET)]] {
         assert_eq!(system.ask(0, "GET", "/api/v1/health", headers, "").await.status, 401, "{headers:?}");
     }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Vsn};
 use switchboard_contract::testing::eventually;
 
-use crate::harness::{A_WHILE, SOON, System};
+use crate::feed_member::file;
+use crate::harness::{A_WHILE, SOON, Shape, System};
 
 const FEEDS: &str = r#"
 [[feed]]
@@ -62,10 +63,8 @@ async fn event(client: &mut Client, event: &str) -> Value {
 
 #[tokio::test]
 async fn a_feed_is_polled_for_all_its_members_and_for_nobody_else() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("feeds.toml");
-    std::fs::write(&file, FEEDS).expect("a file");
-    let Some(system) = System::start_with_feeds(file.to_str().expect("text")).await else { return };
+    let (_folder, file) = file(FEEDS);
+    let Some(system) = System::of(Shape::history(&["--feeds", &file])).await else { return };
     let source = Source::start(&system).await;
 
     let mut ada = system.client(0, Vsn::V2).await;
@@ -106,15 +105,7 @@ async fn a_feed_is_polled_for_all_its_members_and_for_nobody_else() {
     for client in [&mut ada, &mut bob] {
         assert!(client.push("feed:count:a", "phx_leave", json!({})).await.expect("a reply").ok);
     }
-    let nats = async_nats::connect(system.nats.url()).await.expect("a connection");
-    let records = async_nats::jetstream::new(nats).get_key_value("feeds").await.expect("a bucket");
-    let no_record = || async {
-        match records.keys().await {
-            Ok(mut keys) => keys.next().await.is_none(),
-            Err(_) => false,
-        }
-    };
-    eventually("no record", no_record).await;
+    eventually("no record", async || system.feeds().await.is_empty()).await;
     let asked = source.asked();
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(source.asked(), asked, "nobody asks for it any more");

@@ -1,6 +1,6 @@
 //! A whole system of one's own: nats-server, matchers, history and gateways, on free ports; killed on drop.
 
-use std::process::Child;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,9 +15,43 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// What should not come is waited for this long.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(300);
 
-/// The system. Its gateways are in different processes.
+/// What a system is made of. All flags are further ones.
+pub(crate) struct Shape<'a> {
+    pub(crate) gateways: usize,
+    /// One leads, the others stand by.
+    pub(crate) matchers: usize,
+    pub(crate) histories: usize,
+    pub(crate) gateway: &'a [&'a str],
+    pub(crate) matcher: &'a [&'a str],
+    pub(crate) history: &'a [&'a str],
+}
+
+impl Default for Shape<'_> {
+    fn default() -> Self {
+        Shape { gateways: 2, matchers: 1, histories: 1, gateway: &[], matcher: &[], history: &[] }
+    }
+}
+
+impl<'a> Shape<'a> {
+    /// With flags for the gateways.
+    pub(crate) fn gateway(gateway: &'a [&'a str]) -> Shape<'a> {
+        Shape { gateway, ..Shape::default() }
+    }
+
+    /// With flags for the matcher.
+    pub(crate) fn matcher(matcher: &'a [&'a str]) -> Shape<'a> {
+        Shape { matcher, ..Shape::default() }
+    }
+
+    /// With flags for history.
+    pub(crate) fn history(history: &'a [&'a str]) -> Shape<'a> {
+        Shape { history, ..Shape::default() }
+    }
+}
+
+/// The system. Its services are in different processes.
 pub(crate) struct System {
-    pub(crate) history: Process,
+    pub(crate) histories: Vec<Process>,
     pub(crate) matchers: Vec<Process>,
     /// With the port of each.
     pub(crate) gateways: Vec<(u16, Process)>,
@@ -27,37 +61,24 @@ pub(crate) struct System {
 impl System {
     /// A system with two gateways; `None`: no nats-server is installed, and the test is skipped.
     pub(crate) async fn start() -> Option<System> {
-        Self::start_with(&[], &[]).await
+        Self::of(Shape::default()).await
     }
 
-    /// As [`System::start`], with further flags for the matcher and for each gateway.
-    pub(crate) async fn start_with(matcher: &[&str], gateway: &[&str]) -> Option<System> {
-        Self::start_services(&[], 1, matcher, gateway).await
-    }
-
-    /// As [`System::start`], with feeds that a file says.
-    pub(crate) async fn start_with_feeds(file: &str) -> Option<System> {
-        Self::start_services(&["--feeds", file], 1, &[], &[]).await
-    }
-
-    /// As [`System::start`], with two matchers: one leads, the other stands by.
-    pub(crate) async fn start_with_standby() -> Option<System> {
-        Self::start_services(&[], 2, &[], &[]).await
-    }
-
-    async fn start_services(history: &[&str], matchers: usize, matcher: &[&str], gateway: &[&str]) -> Option<System> {
+    /// As [`System::start`], of another shape.
+    pub(crate) async fn of(shape: Shape<'_>) -> Option<System> {
         let nats = NatsServer::start().await?;
         let url = nats.url();
-        let history = Process::start("switchboard-history", &url, history);
-        let matchers = (0..matchers).map(|_| Process::start("switchboard-matcher", &url, matcher)).collect();
+        let services = |count, binary, flags| (0..count).map(|_| Process::start(binary, &url, flags)).collect();
+        let histories = services(shape.histories, "switchboard-history", shape.history);
+        let matchers = services(shape.matchers, "switchboard-matcher", shape.matcher);
         let gateway = |_| {
             let port = free_port();
             let listen = format!("127.0.0.1:{port}");
-            let open: &[&str] = if gateway.contains(&"--auth") { &[] } else { &["--auth", "open"] };
-            let flags = [open, &["--listen", &listen], gateway].concat();
+            let open: &[&str] = if shape.gateway.contains(&"--auth") { &[] } else { &["--auth", "open"] };
+            let flags = [open, &["--listen", &listen], shape.gateway].concat();
             (port, Process::start("switchboard-gateway", &url, &flags))
         };
-        let system = System { history, matchers, gateways: (0..2).map(gateway).collect(), nats };
+        let system = System { histories, matchers, gateways: (0..shape.gateways).map(gateway).collect(), nats };
         for service in system.services() {
             service.ready().await;
         }
@@ -67,25 +88,18 @@ impl System {
     /// All services.
     pub(crate) fn services(&self) -> impl Iterator<Item = &Process> {
         let gateways = self.gateways.iter().map(|(_, process)| process);
-        std::iter::once(&self.history).chain(&self.matchers).chain(gateways)
+        self.histories.iter().chain(&self.matchers).chain(gateways)
     }
 
     /// All services, to kill and start them.
     pub(crate) fn services_mut(&mut self) -> impl Iterator<Item = &mut Process> {
         let gateways = self.gateways.iter_mut().map(|(_, process)| process);
-        std::iter::once(&mut self.history).chain(&mut self.matchers).chain(gateways)
+        self.histories.iter_mut().chain(&mut self.matchers).chain(gateways)
     }
 
     /// Where a gateway is, counted from 0.
     pub(crate) fn gateway(&self, at: usize) -> String {
         format!("http://127.0.0.1:{}", self.gateways[at].0)
-    }
-
-    /// SIGTERM for a gateway; gives its process, which ends by itself.
-    pub(crate) fn terminate_gateway(&mut self, at: usize) -> Child {
-        let gateway = &mut self.gateways[at].1;
-        gateway.signal(rustix::process::Signal::TERM);
-        gateway.release()
     }
 
     /// A client on a gateway.
@@ -100,12 +114,7 @@ impl System {
 
     /// A teacher who has joined.
     pub(crate) async fn teacher_on(&self, gateway: usize, id: impl Into<Value>) -> Teacher {
-        let id = id.into();
-        let mut client = self.client(gateway, Vsn::V2).await;
-        let payload = json!({"userId": id, "role": "teacher", "capacity": 10});
-        let reply = client.join("presence:teachers", payload).await.expect("a reply");
-        assert!(reply.ok, "{reply:?}");
-        Teacher { client, id, counts: reply.response }
+        Teacher::on(self.client(gateway, Vsn::V2).await, id.into()).await
     }
 
     /// A student who is ready, on gateway 0.
@@ -126,12 +135,7 @@ impl System {
     }
 
     async fn joined_on(&self, gateway: usize, id: impl Into<Value>) -> Student {
-        let id = id.into();
-        let topic = format!("presence:student:{}", text(&id));
-        let mut client = self.client(gateway, Vsn::V2).await;
-        let reply = client.join(&topic, json!({"userId": id, "role": "student"})).await.expect("a reply");
-        assert!(reply.ok, "{reply:?}");
-        Student { client, id, topic }
+        Student::on(self.client(gateway, Vsn::V2).await, id.into()).await
     }
 
     /// The body of `GET /` as JSON.
@@ -153,13 +157,13 @@ impl System {
 
     /// Waits until the lobby's bucket holds nothing but the epoch.
     pub(crate) async fn nothing_is_left(&self) {
-        let bucket = self.lobby().await;
-        eventually("nothing is left in KV lobby but the epoch", async || {
-            let keys = bucket.keys().await.expect("keys");
-            let keys: Vec<_> = futures_util::StreamExt::collect(keys).await;
-            keys.len() == 1
-        })
-        .await;
+        eventually("nothing is left in KV lobby but the epoch", async || self.lobby_keys().await.len() == 1).await;
+    }
+
+    /// What the lobby's bucket holds.
+    pub(crate) async fn lobby_keys(&self) -> BTreeSet<String> {
+        let keys = self.lobby().await.keys().await.expect("keys");
+        futures_util::TryStreamExt::try_collect(keys).await.expect("keys")
     }
 
     /// Waits until the lobby's bucket holds one message, so that the markers of what was purged are gone too.
@@ -190,6 +194,14 @@ pub(crate) struct Teacher {
 }
 
 impl Teacher {
+    /// One that has joined with this client.
+    pub(crate) async fn on(mut client: Client, id: Value) -> Teacher {
+        let payload = json!({"userId": id, "role": "teacher", "capacity": 10});
+        let reply = client.join("presence:teachers", payload).await.expect("a reply");
+        assert!(reply.ok, "{reply:?}");
+        Teacher { client, id, counts: reply.response }
+    }
+
     /// Claims until a student is assigned, as real clients do; gives the chat.
     pub(crate) async fn claim(&mut self) -> Value {
         self.claim_with(|reply| assert!(reply.ok, "{reply:?}")).await
@@ -242,6 +254,14 @@ pub(crate) struct Student {
 }
 
 impl Student {
+    /// One that has joined its own topic with this client.
+    pub(crate) async fn on(mut client: Client, id: Value) -> Student {
+        let topic = format!("presence:student:{}", text(&id));
+        let reply = client.join(&topic, json!({"userId": id, "role": "student"})).await.expect("a reply");
+        assert!(reply.ok, "{reply:?}");
+        Student { client, id, topic }
+    }
+
     /// Says that it is ready.
     pub(crate) async fn ready(&mut self) {
         let payload = json!({"userId": self.id});

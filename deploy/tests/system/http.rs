@@ -8,7 +8,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-use crate::harness::{SOON, System};
+use crate::harness::{SOON, Shape, System};
 
 /// The secret of the gateways.
 pub(crate) const SECRET: &str = "hush";
@@ -36,7 +36,7 @@ impl Answer {
 impl System {
     /// Two gateways with an API.
     pub(crate) async fn start_api(gateway: &[&str]) -> Option<System> {
-        Self::start_with(&[], &[&["--api-secret", SECRET], gateway].concat()).await
+        Self::of(Shape::gateway(&[&["--api-secret", SECRET], gateway].concat())).await
     }
 
     /// Sends a request to a gateway as it is.

@@ -7,7 +7,7 @@ use switchboard::client::{Client, Reply, Vsn};
 use switchboard_contract::testing::eventually;
 use tokio::time::sleep;
 
-use crate::harness::{SOON, System, chat};
+use crate::harness::{SOON, Shape, System, chat};
 
 const ROOM: &str = "room:r";
 
@@ -51,7 +51,7 @@ fn wait_of(reply: &Reply) -> Option<Duration> {
 
 #[tokio::test]
 async fn a_user_has_one_rate_over_all_its_sockets() {
-    let Some(system) = System::start_with(&[], &["--broadcast-rate", "1"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--broadcast-rate", "1"])).await else { return };
     let mut one = member(&system, "ada", "one", 10).await;
     let mut other = member(&system, "ada", "other", 10).await;
     let mut bob = member(&system, "bob", "s", 10).await;
@@ -85,7 +85,7 @@ async fn moderators_have_no_rate_and_may_repeat_themselves() {
 
 #[tokio::test]
 async fn the_same_text_a_fifth_time_is_refused() {
-    let Some(system) = System::start_with(&[], &["--repeat-window-ms", "60000"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--repeat-window-ms", "60000"])).await else { return };
     let mut ada = member(&system, "ada", "s", 10).await;
     let same = |id: &str| json!({"body": "buy", "id": id});
     let replies = at_once(&mut ada, ROOM, "new_message", (0..8).map(|_| same("k"))).await;
@@ -102,7 +102,7 @@ async fn the_same_text_a_fifth_time_is_refused() {
 #[tokio::test]
 async fn who_goes_on_is_closed_and_waits_and_others_notice_nothing() {
     let flags = ["--broadcast-rate", "1", "--broadcast-burst", "1", "--refusal-window-ms", "60000", "--ban-ms", "4000"];
-    let Some(system) = System::start_with(&[], &flags).await else { return };
+    let Some(system) = System::of(Shape::gateway(&flags)).await else { return };
     let mut bob = member(&system, "bob", "s", 10).await;
     let mut eve = member(&system, "eve", "s", 10).await;
     for n in 0..200 {

@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::client::Vsn;
 
-use crate::harness::{A_WHILE, SOON, System, chat, enter, meet, ready, say};
+use crate::harness::{A_WHILE, SOON, Shape, System, chat, enter, meet, ready, say};
 
 /// A lobby whose deadlines are short enough to be waited for.
 const SHORT: [&str; 4] = ["--grace-ms", "400", "--chat-linger-ms", "400"];
 
 #[tokio::test]
 async fn a_student_meets_a_teacher_and_both_part() {
-    let Some(system) = System::start_with(&SHORT, &[]).await else { return };
+    let Some(system) = System::of(Shape::matcher(&SHORT)).await else { return };
     let mut teacher = system.teacher(7).await;
     assert_eq!(
         teacher.counts,
@@ -104,7 +104,7 @@ async fn the_last_status_arrives_once_and_a_finished_student_is_off_at_once_when
 
 #[tokio::test]
 async fn a_student_that_is_lost_and_then_finished_is_off_at_once() {
-    let Some(system) = System::start_with(&["--grace-ms", "600000"], &[]).await else { return };
+    let Some(system) = System::of(Shape::matcher(&["--grace-ms", "600000"])).await else { return };
     let (mut teacher, student, topic) = chat(&system, "t", "s").await;
     student.client.close().await.expect("a close");
     teacher.client.expect_none("chat:terminated", A_WHILE).await.expect("its place is kept");
@@ -311,7 +311,7 @@ async fn a_student_that_leaves_while_chatting_ends_the_chat_and_a_teacher_that_l
 
 #[tokio::test]
 async fn a_lost_student_keeps_its_place_for_the_grace_time() {
-    let Some(system) = System::start_with(&["--grace-ms", "1500"], &[]).await else { return };
+    let Some(system) = System::of(Shape::matcher(&["--grace-ms", "1500"])).await else { return };
     let student = system.student("s").await;
     let mut behind = system.student("b").await;
     student.client.close().await.expect("a close");

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use switchboard_contract::testing::eventually;
 
 use crate::harness::System;
+use crate::process::Process;
 
 impl System {
     /// Kills a gateway, counted from 0.
@@ -18,9 +19,9 @@ impl System {
         self.gateways[at].1.ready().await;
     }
 
-    /// Kills history.
+    /// Kills all of history.
     pub(crate) fn kill_history(&mut self) {
-        self.history.kill();
+        self.histories.iter_mut().for_each(Process::kill);
     }
 
     /// Which matcher leads, counted from 0; waits until one does.
@@ -28,8 +29,7 @@ impl System {
         let leader = Cell::new(None);
         eventually("a matcher leads", async || {
             for (at, matcher) in self.matchers.iter().enumerate() {
-                let metrics = matcher.metrics().await.unwrap_or_default();
-                if metrics.lines().any(|line| line == "switchboard_matcher_leading 1") {
+                if matcher.metric("switchboard_matcher_leading").await == Some(1) {
                     leader.set(Some(at));
                 }
             }
@@ -48,7 +48,7 @@ impl System {
 
     /// Kills all matchers.
     pub(crate) fn kill_matchers(&mut self) {
-        self.matchers.iter_mut().for_each(crate::process::Process::kill);
+        self.matchers.iter_mut().for_each(Process::kill);
     }
 
     /// Kills all matchers and takes their lease away, where it does not matter how long that lasts.
@@ -68,13 +68,13 @@ impl System {
     /// Kills everything, NATS first.
     pub(crate) fn kill_everything(&mut self) {
         self.nats.kill();
-        self.services_mut().for_each(crate::process::Process::kill);
+        self.services_mut().for_each(Process::kill);
     }
 
     /// Starts everything again, and waits until it is ready.
     pub(crate) async fn start_everything(&mut self) {
         self.nats.restart().await;
-        self.services_mut().for_each(crate::process::Process::start_again);
+        self.services_mut().for_each(Process::start_again);
         for service in self.services() {
             service.ready().await;
         }

@@ -7,7 +7,7 @@ use switchboard_contract::testing::skipped;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
-use crate::harness::System;
+use crate::harness::{Shape, System};
 
 /// What asks for something in the output of a test; it is answered with `done` and the same words.
 const WISH: &str = "please ";
@@ -47,7 +47,7 @@ async fn system() -> Option<System> {
         skipped("the npm packages of deploy/tests/js (run `npm ci` there)");
         return None;
     }
-    System::start_with_standby().await
+    System::of(Shape { matchers: 2, ..Shape::default() }).await
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Message, Vsn};
 use switchboard_contract::testing::DEADLINE;
 
-use crate::harness::{A_WHILE, SOON, System};
+use crate::harness::{A_WHILE, SOON, Shape, System};
 
 const ROOM: &str = "room:r";
 
@@ -162,10 +162,9 @@ async fn members_of_a_killed_gateway_are_off_the_lists() {
     b.sees(&["a:1", "b:1"]).await;
     a.sees(&["a:1", "b:1"]).await;
     // One that is stopped says goodbye.
-    let mut stopped = system.terminate_gateway(1);
+    let ended = system.gateways[1].1.terminate();
     a.sees(&["a:1"]).await;
-    let ended = tokio::task::spawn_blocking(move || stopped.wait()).await.expect("no panic");
-    assert!(ended.expect("its status").success());
+    assert!(ended.await.expect("its status").success());
 }
 
 #[tokio::test]
@@ -221,7 +220,7 @@ async fn direct_messages_find_sessions_and_users_across_gateways() {
 
 #[tokio::test]
 async fn a_crowd_is_counted_instead_of_listed() {
-    let Some(system) = System::start_with(&[], &["--presence-list-max", "2"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--presence-list-max", "2"])).await else { return };
     let mut a = Member::join(&system, 0, Vsn::V2, "a", "1").await;
     let _b = Member::join(&system, 1, Vsn::V2, "b", "1").await;
     a.sees(&["a:1", "b:1"]).await;

@@ -1,12 +1,13 @@
 //! One process of a system: it is started, killed, and started again with the same flags and ports.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use switchboard_contract::admin;
 use switchboard_contract::testing::{eventually, free_port};
+use tokio::task::JoinHandle;
 
 /// A service of a system; killed on drop.
 pub(crate) struct Process {
@@ -19,10 +20,18 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a service, which is not ready yet.
     pub(crate) fn start(binary: &'static str, nats_url: &str, flags: &[&str]) -> Process {
+        let common = ["--nats-url", nats_url, "--log-level", "warn"];
+        let flags = common.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
+        Self::with(binary, flags)
+    }
+
+    /// Starts one more with the same flags, which is not ready yet.
+    pub(crate) fn another(&self) -> Process {
+        Self::with(self.binary, self.flags.clone())
+    }
+
+    fn with(binary: &'static str, flags: Vec<String>) -> Process {
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let common =
-            ["--nats-url", nats_url, "--admin-addr", &admin.to_string(), "--log-level", "warn"].map(str::to_owned);
-        let flags = common.into_iter().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
         let mut process = Process { binary, flags, admin, child: None };
         process.start_again();
         process
@@ -32,7 +41,9 @@ impl Process {
     pub(crate) fn start_again(&mut self) {
         let folder = std::path::Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().expect("a folder");
         if self.child.is_none() {
-            let child = Command::new(folder.join(self.binary)).args(&self.flags).stdin(Stdio::null()).spawn();
+            let mut command = Command::new(folder.join(self.binary));
+            command.args(&self.flags).args(["--admin-addr", &self.admin.to_string()]);
+            let child = command.stdin(Stdio::null()).spawn();
             let missing = |error| panic!("{}: {error}; run `cargo build --workspace --bins` first", self.binary);
             self.child = Some(child.unwrap_or_else(missing));
         }
@@ -51,6 +62,37 @@ impl Process {
         admin::ask(self.admin, "/metrics", Duration::from_secs(5)).await.ok().map(|(_, metrics)| metrics)
     }
 
+    /// What a gauge of it says, or a counter; `None` if it is not there, or has none of this name and these labels.
+    pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
+        let metrics = self.metrics().await?;
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// The most of resident memory that it has had. Bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// Its resident memory. Bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let kib = status.lines().find_map(|read| read.strip_prefix(line)?.trim().strip_suffix(" kB"));
+        kib.expect("its memory").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// How many files it has open, connections among them.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// `kill -9`, if it runs.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -64,9 +106,11 @@ impl Process {
         kill_process(Pid::from_child(child), signal).expect("a signal");
     }
 
-    /// Hands it over to the caller, who waits for its end.
-    pub(crate) fn release(&mut self) -> Child {
-        self.child.take().expect("it runs")
+    /// SIGTERM; gives its end, which may be waited for.
+    pub(crate) fn terminate(&mut self) -> JoinHandle<ExitStatus> {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().expect("it runs");
+        tokio::task::spawn_blocking(move || child.wait().expect("an end"))
     }
 }
 

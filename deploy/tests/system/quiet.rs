@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use switchboard::client::Vsn;
 
-use crate::harness::System;
+use crate::harness::{Shape, System};
 use crate::rooms::{Member, ROOM};
 
 /// Talks at full speed until it was silenced that often; gives what counted.
@@ -39,7 +39,7 @@ async fn sees(member: &mut Member, seqs: &[u64]) {
 
 #[tokio::test]
 async fn quiet_falls_at_one_place_for_a_sender_at_full_speed_on_the_other_gateway() {
-    let Some(system) = System::start_with(&[], &["--broadcast-rate", "0", "--repeats", "0"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--broadcast-rate", "0", "--repeats", "0"])).await else { return };
     let mut bob = Member::on(&system, 1, Vsn::V2, "bob", 100).await;
     let mut ada = Member::on(&system, 0, Vsn::V2, "ada", 10).await;
     let mut old = Member::on(&system, 0, Vsn::V1, "old", 10).await;

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Reply, Vsn};
 use switchboard_contract::reason::{CloseCode, Reason};
 
-use crate::harness::{SOON, System, chat};
-use crate::session::{closed_by_bytes, closed_by_data, closed_by_text};
+use crate::harness::{SOON, Shape, System, chat};
+use crate::raw::closed_by_bytes;
+use crate::session::{closed_by_data, closed_by_text};
 use crate::tokens::Issuer;
 
 /// A gateway, and what is spoken there.
@@ -21,7 +22,8 @@ const PLACES: [Place; 2] = [(0, Vsn::V1), (1, Vsn::V2)];
 #[tokio::test]
 async fn each_reason_is_given_to_some_client() {
     let Some(issuer) = Issuer::start().await else { return };
-    let Some(mut system) = System::start_with(&["--max-waiting", "1"], &["--max-channels", "2"]).await else { return };
+    let shape = Shape { matcher: &["--max-waiting", "1"], ..Shape::gateway(&["--max-channels", "2"]) };
+    let Some(mut system) = System::of(shape).await else { return };
     for reason in Reason::ALL {
         for place in PLACES {
             let reply = Box::pin(refusal(reason, &mut system, &issuer, place)).await;
@@ -124,7 +126,7 @@ async fn a_queue_of_one(client: &mut Client, system: &System, (gateway, _): Plac
 #[tokio::test]
 async fn each_close_code_is_sent_to_some_client() {
     let flags = ["--idle-timeout", "1", "--drain-ms", "100"];
-    let Some(mut system) = System::start_with(&[], &flags).await else { return };
+    let Some(mut system) = System::of(Shape::gateway(&flags)).await else { return };
     for code in CloseCode::ALL {
         for place in PLACES {
             assert_eq!(close(code, &mut system, place).await, Some(code.code()), "{place:?}");
@@ -143,10 +145,9 @@ async fn close(code: CloseCode, system: &mut System, place: Place) -> Option<u16
         CloseCode::Policy => too_slow(client, system, place).await,
         CloseCode::TooLarge => closed_by_text(&mut client, "x".repeat(70 * 1024)).await,
         CloseCode::Draining => {
-            let mut gateway = system.terminate_gateway(place.0);
+            let ended = system.gateways[place.0].1.terminate();
             let closed = client.expect_close(SOON).await.expect("a close");
-            let ended = tokio::task::spawn_blocking(move || gateway.wait()).await.expect("joined").expect("an end");
-            assert!(ended.success(), "{ended}");
+            assert!(ended.await.expect("its status").success());
             closed
         }
     }

@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Reply, Vsn};
 use switchboard_contract::testing::eventually;
 
-use crate::harness::{A_WHILE, SOON, System};
-use crate::process::Process;
+use crate::harness::{A_WHILE, SOON, Shape, System};
 
 /// A member of room `r`.
 pub(crate) struct Member {
@@ -213,10 +212,7 @@ async fn without_history_a_room_is_joined_and_talked_in() {
 
 #[tokio::test]
 async fn a_room_in_which_nobody_is_goes_unless_somebody_comes_back() {
-    let Some(mut system) = System::start().await else { return };
-    let url = system.nats.url();
-    system.history = Process::start("switchboard-history", &url, &["--room-linger-ms", "300"]);
-    system.history.ready().await;
+    let Some(system) = System::of(Shape::history(&["--room-linger-ms", "300"])).await else { return };
     let mut ada = Member::on(&system, 0, Vsn::V2, "ada", 100).await;
     assert!(ada.push("room:update", json!({"title": "Tea"})).await.ok);
     let first = ada.say("first").await;

@@ -5,10 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::client::{Client, ConnectError, Socket, Vsn};
 use switchboard_contract::testing::eventually;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
-use crate::harness::{SOON, System, chat, say};
+use crate::harness::{SOON, Shape, System, chat, say};
+use crate::raw::{Raw, closed_by_bytes, masked};
 
 #[tokio::test]
 async fn chats_that_are_not_and_strangers() {
@@ -67,10 +66,6 @@ async fn malformed_frames_of_every_kind_close_that_socket_alone() {
 #[tokio::test]
 async fn what_is_no_websocket_frame_closes_with_its_code() {
     let Some(system) = System::start().await else { return };
-    let masked = |first: u8, data: &[u8]| {
-        let length = u8::try_from(data.len()).expect("a short frame");
-        [&[first, 0x80 | length, 0, 0, 0, 0], data].concat()
-    };
     let huge = [&[0x81, 0xff][..], &(1u64 << 40).to_be_bytes(), b"mask"].concat();
     for (bytes, code) in [
         (masked(0x81, b"[null,\"1\",\"t\xff\",\"e\",{}]"), 1007),
@@ -83,12 +78,10 @@ async fn what_is_no_websocket_frame_closes_with_its_code() {
         assert_eq!(closed_by_bytes(&system.gateway(0), Vsn::V2, &bytes).await, code, "{bytes:?}");
     }
     // A message in fragments is a message.
-    let mut stream = upgraded(&system.gateway(0), Vsn::V2).await;
-    stream.write_all(&masked(0x01, br#"[null,"1","phoe"#)).await.expect("sent");
-    stream.write_all(&masked(0x80, br#"nix","heartbeat",{}]"#)).await.expect("sent");
-    let mut head = [0; 2];
-    tokio::time::timeout(SOON, stream.read_exact(&mut head)).await.expect("in time").expect("a reply");
-    assert_eq!(head[0], 0x81);
+    let mut raw = Raw::upgraded(&system.gateway(0), Vsn::V2).await;
+    raw.send(&masked(0x01, br#"[null,"1","phoe"#)).await;
+    raw.send(&masked(0x80, br#"nix","heartbeat",{}]"#)).await;
+    assert_eq!(raw.next().await.map(|(first, _)| first), Some(0x81));
 }
 
 /// Sends a text message; gives the code with which the socket is closed.
@@ -104,34 +97,6 @@ pub(crate) async fn closed_by_data(client: &mut Client, data: &[u8]) -> Option<u
     client.socket().send_binary(data.to_vec()).expect("sent");
     client.socket().flush().await.expect("sent");
     client.expect_close(SOON).await.expect("a close")
-}
-
-/// Sends bytes behind the upgrade; gives the code of the close frame that follows.
-pub(crate) async fn closed_by_bytes(gateway: &str, vsn: Vsn, bytes: &[u8]) -> u16 {
-    let mut stream = upgraded(gateway, vsn).await;
-    stream.write_all(bytes).await.expect("sent");
-    let mut head = [0; 4];
-    tokio::time::timeout(SOON, stream.read_exact(&mut head)).await.expect("in time").expect("a close frame");
-    assert_eq!(head[0], 0x88, "{bytes:?}");
-    u16::from_be_bytes([head[2], head[3]])
-}
-
-/// A connection behind the upgrade, to send what no WebSocket library sends.
-async fn upgraded(gateway: &str, vsn: Vsn) -> TcpStream {
-    let address = gateway.strip_prefix("http://").expect("a URL");
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
-    let request = format!(
-        "GET /socket/websocket?vsn={} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-        vsn.as_str()
-    );
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(stream.read_u8().await.expect("an answer"));
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
-    stream
 }
 
 #[tokio::test]
@@ -223,12 +188,11 @@ async fn binary_pushes_are_understood_and_chats_take_none() {
 
 #[tokio::test]
 async fn a_gateway_that_stops_sends_its_sockets_away() {
-    let Some(mut system) = System::start_with(&[], &["--drain-ms", "200"]).await else { return };
+    let Some(mut system) = System::of(Shape::gateway(&["--drain-ms", "200"])).await else { return };
     let (mut teacher, mut student, topic) = chat(&system, "t", "s").await;
-    let mut gateway = system.terminate_gateway(0);
+    let ended = system.gateways[0].1.terminate();
     assert_eq!(student.client.expect_close(SOON).await.expect("a close"), Some(1012));
-    let ended = tokio::task::spawn_blocking(move || gateway.wait()).await.expect("joined").expect("an end");
-    assert!(ended.success(), "{ended}");
+    assert!(ended.await.expect("its status").success());
     // It comes back elsewhere, in time: it has lost nothing.
     let mut elsewhere = system.client(1, Vsn::V2).await;
     elsewhere.join("presence:student:s", json!({"userId": "s", "role": "student"})).await.expect("a reply");
@@ -239,7 +203,7 @@ async fn a_gateway_that_stops_sends_its_sockets_away() {
 
 #[tokio::test]
 async fn connections_have_a_limit() {
-    let Some(system) = System::start_with(&[], &["--max-connections", "2"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--max-connections", "2"])).await else { return };
     let first = system.client(0, Vsn::V2).await;
     let mut second = system.client(0, Vsn::V2).await;
     assert!(Client::connect(&system.gateway(0), Vsn::V2).await.is_err());
@@ -263,7 +227,7 @@ fn a_gateway_that_would_have_to_verify_tokens_does_not_start() {
 
 #[tokio::test]
 async fn what_is_checked_before_the_upgrade() {
-    let Some(system) = System::start_with(&[], &["--allowed-origin", "https://app.example"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--allowed-origin", "https://app.example"])).await else { return };
     let base = system.gateway(0);
     let refused = async |url: String, headers: &[(&str, &str)]| match Socket::connect_with(&url, Vsn::V2, headers).await
     {
@@ -289,7 +253,7 @@ async fn what_is_checked_before_the_upgrade() {
 
 #[tokio::test]
 async fn silence_closes_a_socket_and_heartbeats_keep_it() {
-    let Some(system) = System::start_with(&[], &["--idle-timeout", "2"]).await else { return };
+    let Some(system) = System::of(Shape::gateway(&["--idle-timeout", "2"])).await else { return };
     let mut silent = system.client(0, Vsn::V2).await;
     let mut alive = system.client(0, Vsn::V2).await;
     let beat = async |client: &mut Client| client.push("phoenix", "heartbeat", json!({})).await.expect("a reply").ok;

@@ -28,7 +28,12 @@ pub(crate) struct Side {
 
 /// A teacher `t` on gateway 1 and a student `s` on gateway 0, in a chat that both have entered.
 pub(crate) async fn sides(system: &System) -> (Side, Side) {
-    let (teacher, student, chat) = chat(system, "t", "s").await;
+    sides_of(system, "t", "s").await
+}
+
+/// The same of users of other names.
+pub(crate) async fn sides_of(system: &System, teacher: &str, student: &str) -> (Side, Side) {
+    let (teacher, student, chat) = chat(system, teacher, student).await;
     (Side::teacher(teacher, &chat), Side::student(student, &chat))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use switchboard::client::{Message, Vsn};
 
-use crate::harness::{A_WHILE, SOON, Student, System, Teacher, enter};
+use crate::harness::{A_WHILE, SOON, Shape, Student, System, Teacher, enter};
 use crate::side::{Side, agree, sides, talk};
 
 /// Students with these numbers, who wait on gateway 0 in this order.
@@ -92,7 +92,7 @@ async fn a_teacher_whose_gateway_dies_comes_back_on_another_and_its_student_sees
 
 #[tokio::test]
 async fn the_students_of_a_teacher_that_never_returns_are_at_the_front_in_their_old_order() {
-    let Some(mut system) = System::start_with(&["--grace-ms", "500"], &[]).await else { return };
+    let Some(mut system) = System::of(Shape::matcher(&["--grace-ms", "500"])).await else { return };
     let mut teacher = system.teacher("gone").await;
     let mut students = queue(&system, 0..5).await;
     let mut topics = Vec::new();
@@ -119,7 +119,7 @@ async fn the_students_of_a_teacher_that_never_returns_are_at_the_front_in_their_
 
 #[tokio::test]
 async fn a_leading_matcher_that_dies_costs_nobody_a_place_or_a_chat() {
-    let Some(mut system) = System::start_with_standby().await else { return };
+    let Some(mut system) = System::of(Shape { matchers: 2, ..Shape::default() }).await else { return };
     let (mut teacher, mut student) = sides(&system).await;
     let mut waiting = queue(&system, 0..4).await;
     let mut other = system.teacher("other").await;
@@ -144,7 +144,7 @@ async fn over(teacher: &mut Side, student: &mut Side) {
 
 #[tokio::test]
 async fn while_both_matchers_are_away_claims_are_answered_and_then_all_goes_on() {
-    let Some(mut system) = System::start_with_standby().await else { return };
+    let Some(mut system) = System::of(Shape { matchers: 2, ..Shape::default() }).await else { return };
     let mut waiting = queue(&system, 0..2).await;
     let mut teacher = system.teacher("t").await;
     system.kill_matchers();
@@ -205,7 +205,7 @@ async fn nats_killed_and_restarted_closes_no_socket_and_the_queue_keeps_its_orde
 
 #[tokio::test]
 async fn after_everything_was_killed_everybody_comes_back_to_place_and_chat() {
-    let Some(mut system) = System::start_with_standby().await else { return };
+    let Some(mut system) = System::of(Shape { matchers: 2, ..Shape::default() }).await else { return };
     let (mut teacher, mut student) = sides(&system).await;
     let waiting = queue(&system, 0..4).await;
     let (broken, ()) = tokio::join!(teacher.talk(10_000), async {
@@ -234,7 +234,7 @@ async fn after_everything_was_killed_everybody_comes_back_to_place_and_chat() {
 #[tokio::test]
 async fn who_had_left_before_everything_was_killed_does_not_come_back() {
     let flags = ["--chat-linger-ms", "400"];
-    let Some(mut system) = System::start_with(&flags, &[]).await else { return };
+    let Some(mut system) = System::of(Shape::matcher(&flags)).await else { return };
     let (mut teacher, mut student) = sides(&system).await;
     over(&mut teacher, &mut student).await;
     teacher.client.leave("presence:teachers").await.expect("a reply");

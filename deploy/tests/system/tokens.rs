@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::harness::{SOON, System};
+use crate::harness::{SOON, Shape, System};
 use crate::support::Place;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -40,7 +40,7 @@ impl Issuer {
         let key = Key::of(folder.path()).expect("a key");
         let path = Key::path(folder.path());
         let jwt = ["--auth", "jwt", "--jwt-leeway", "0", "--jwt-secret-file", path.to_str().expect("text")];
-        Some(Issuer { system: System::start_with(&[], &[&jwt, flags].concat()).await?, key, folder })
+        Some(Issuer { system: System::of(Shape::gateway(&[&jwt, flags].concat())).await?, key, folder })
     }
 
     fn token(&self, claims: &Value, ttl: Duration) -> String {

@@ -164,7 +164,7 @@ pub(super) async fn push_room_event(
     let message_id = |since| names::api_message_id(&room, since, key.unwrap_or(&made));
     let lives = in_time(async {
         let _turn = api.turns.of(&room).lock().await;
-        Ok(life::add(&api.nats, &room, &entry, message_id).await)
+        Ok(life::add(&api.nats, &room, &entry, message_id).await?)
     });
     let lives = lives.await?;
     if lives {

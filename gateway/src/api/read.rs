@@ -19,7 +19,7 @@ fn room_id(id: &str) -> Result<RoomId, Refused> {
 
 /// A room that lives.
 async fn living(api: &Api, room: &RoomId) -> Result<(), Refused> {
-    life::standing(&api.nats, room).await.map(drop).ok_or_else(|| Reason::NotFound.into())
+    life::standing(&api.nats, room).await?.map(drop).ok_or_else(|| Reason::NotFound.into())
 }
 
 /// What was said in a room

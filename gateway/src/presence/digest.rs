@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use switchboard_contract::limits::{DIGEST_ROOMS_MAX, DIGEST_WAITING_MAX};
 use switchboard_contract::names::RoomId;
 
+use crate::observe;
+
 /// Which rooms have changed since the heartbeats before, each with its version. The task of presence notes them, that
 /// of heartbeats takes them.
 #[derive(Debug, Default)]
@@ -26,6 +28,7 @@ impl Digest {
             waiting.order.push_back(room);
         }
         if waiting.order.len() > DIGEST_WAITING_MAX {
+            observe::full("digest");
             *waiting = Waiting { overflowed: true, ..Waiting::default() };
         }
     }

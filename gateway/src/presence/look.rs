@@ -10,12 +10,14 @@ use switchboard_contract::presence::Part;
 use super::room::{Context, Room, Step};
 use super::shown::state_json;
 use super::{Effect, Presence};
+use crate::observe;
 
 impl<M: Clone> Presence<M> {
     /// Who is in a room? [`Effect::Seen`] with this ticket follows, within
     /// [`switchboard_contract::limits::PRESENCE_WAIT`]. `false`: too many have asked.
     pub fn look(&mut self, id: &RoomId, ticket: u64, now: Instant) -> bool {
         if self.looks.len() >= PRESENCE_LOOKS_MAX {
+            observe::full("looks");
             return false;
         }
         // Apart from the rooms with members: what this gateway says of the room to others is still that it has none.

@@ -15,6 +15,7 @@ use switchboard_contract::presence::{Delta, Member, Part};
 use super::parts::{Change, Fit, Parts};
 use super::shown::{Diff, count_json, state_json};
 use crate::mailbox::{Broadcast, Event};
+use crate::observe;
 
 /// A member here.
 struct Local<M> {
@@ -201,6 +202,7 @@ impl<M: Clone> Room<M> {
     pub(super) fn take_part(&mut self, gateway: &Incarnation, part: Part, now: Instant) {
         let Some(members) = part.members else { return self.came(gateway, true, now) };
         if part.of > PRESENCE_PARTS_MAX {
+            observe::full("parts");
             return;
         }
         if part.piece == 0 {
@@ -258,7 +260,11 @@ impl<M: Clone> Room<M> {
         if all.is_empty() {
             return vec![nobody(id, version)];
         }
-        let pieces = all.chunks(PRESENCE_MEMBERS_MAX).take(PRESENCE_PARTS_MAX as usize);
+        let pieces = all.chunks(PRESENCE_MEMBERS_MAX);
+        if pieces.len() > PRESENCE_PARTS_MAX as usize {
+            observe::full("parts");
+        }
+        let pieces = pieces.take(PRESENCE_PARTS_MAX as usize);
         let of = u32::try_from(pieces.len()).unwrap_or(PRESENCE_PARTS_MAX);
         let part = |(piece, members): (u32, &[Member])| Part {
             room: id.clone(),

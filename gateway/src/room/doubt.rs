@@ -5,6 +5,7 @@ use switchboard_contract::log::ReadReply;
 use switchboard_contract::room::{Change, RoomView};
 
 use super::fact::Author;
+use crate::observe;
 
 /// Changes of the state that are remembered while history is asked; with more it is asked once more.
 const CHANGES_MAX: usize = 64;
@@ -55,8 +56,9 @@ impl Doubt {
     pub(super) fn note(&mut self, seq: u64, author: &Author, change: &Change<'static>) {
         if self.is_there() && self.changes.len() < CHANGES_MAX {
             self.changes.push((seq, author.clone(), change.clone()));
-        } else {
-            self.again |= self.is_there();
+        } else if self.is_there() {
+            observe::full("doubt");
+            self.again = true;
         }
     }
 

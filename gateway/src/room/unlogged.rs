@@ -25,36 +25,31 @@ impl<M: Clone> Room<M> {
             let event = Arc::new(Event::Binary { topic: kind.topic.as_str().into(), frame: body.clone() });
             return out.extend(live.map(|member| Effect::Send(member.mailbox.clone(), event.clone())));
         }
-        match serde_json::from_slice::<Head<'_>>(body).as_ref().map(|head| head.kind.as_ref()) {
-            Ok(EVENT) => {
+        match understood::<Head<'_>>(body).as_ref().map(|head| head.kind.as_ref()) {
+            Some(EVENT) => {
                 let Some(told) = understood::<UnloggedEvent<'_>>(body) else { return };
                 let payload = object::with(told.payload.get(), &from_field(&told.from));
                 let event = kind.event(&told.event, payload);
                 let others = live.filter(|member| told.gateway != gateway || told.chan != member.chan);
                 out.extend(others.map(|member| Effect::Send(member.mailbox.clone(), event.clone())));
             }
-            Ok(KEYWORDS) => {
+            Some(KEYWORDS) => {
                 let Some(Live::Keywords { keywords, .. }) = understood(body) else { return };
                 let event = kind.event("keywords", serde_json::json!({ "keywords": keywords }).to_string());
                 kind.view.keywords = keywords;
                 out.extend(live.map(|member| Effect::Send(member.mailbox.clone(), event.clone())));
             }
-            Ok(PRESENCE) => {
+            Some(PRESENCE) => {
                 if let Ok(delta) = wire::decode::<Delta>(PRESENCE, body) {
                     out.push(Effect::Presence(kind.id.clone(), PresenceCommand::Delta(Box::new(delta))));
                 }
             }
-            Ok(other) => tracing::debug!(kind = other, "an unlogged message of a newer service"),
-            Err(_) => drop(understood::<Head<'_>>(body)),
+            Some(other) => tracing::debug!(kind = other, "an unlogged message of a newer service"),
+            None => {}
         }
     }
 }
 
 fn understood<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
-    serde_json::from_slice(body)
-        .inspect_err(|error| {
-            metrics::counter!("switchboard_messages_refused_total", "kind" => "unlogged").increment(1);
-            tracing::warn!(%error, "an unlogged message was not understood");
-        })
-        .ok()
+    wire::decode("unlogged", body).inspect_err(|error| tracing::warn!(%error, "beside a log")).ok()
 }

@@ -31,6 +31,7 @@ use crate::commands::{ChatCommand, FeedCommand, LobbyCommand, RoomCommand, RoomJ
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::limiter::Limiter;
 use crate::mailbox::Outcome;
+use crate::observe;
 use crate::payload::Refusal;
 use topics::{Channel, Pending};
 
@@ -265,6 +266,7 @@ impl Session {
         let full = self.channels[at].waiting.len() >= limits::WAITING_FRAMES_MAX
             || self.waiting_bytes + kept.len() > limits::WAITING_BYTES_MAX;
         if full {
+            observe::full("waiting_frames");
             return self.answer(frame, Err(Refusal::rate_limited(100)), out);
         }
         self.waiting_bytes += kept.len();

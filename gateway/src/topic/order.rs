@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use switchboard_contract::limits::REPAIR_BUFFER_MAX;
 
+use crate::observe;
+
 /// The place of a topic in its log, and what waits for its turn.
 #[derive(Debug)]
 pub(super) struct Order<T> {
@@ -137,6 +139,7 @@ impl<T> Order<T> {
             return;
         }
         if self.waiting.len() >= REPAIR_BUFFER_MAX {
+            observe::full("repair_buffer");
             match self.state {
                 State::Repairing { to } => {
                     self.give_up(to, out);

@@ -7,17 +7,21 @@ use switchboard_contract::limits::{FEED_TAKE_RETRY, FEEDS_MAX};
 use switchboard_contract::names::{FeedId, Incarnation};
 
 use super::owner::Replicas;
+use crate::metrics;
 
 /// Why a feed is not polled here any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Its record is deleted.
     Gone {
         /// The record had been written last before this sequence of the bucket's stream.
         seq: u64,
     },
-    /// Another replica polls it.
-    Deposed,
+    /// Another replica has taken it.
+    Deposed {
+        /// That one.
+        by: Incarnation,
+    },
     /// NATS did not let it be taken.
     NotTaken,
 }
@@ -76,7 +80,10 @@ impl Board {
         let full = self.is_full();
         match self.records.get_mut(feed) {
             Some(last) => *last = seq,
-            None if full => return false,
+            None if full => {
+                metrics::full("feeds");
+                return false;
+            }
             None => {
                 self.records.insert(feed.clone(), seq);
             }
@@ -114,17 +121,24 @@ impl Board {
         feeds.into_iter().filter_map(|feed| self.due(&feed, me, replicas, now).map(|duty| (feed, duty))).collect()
     }
 
+    /// Other replicas live now than before: what was to be tried later is tried at once.
+    pub fn changed(&mut self) {
+        self.later.clear();
+    }
+
     /// It has ended.
-    pub fn ended(&mut self, feed: &FeedId, how: Ended, now: Duration) {
+    pub fn ended(&mut self, feed: &FeedId, how: &Ended, replicas: &Replicas, now: Duration) {
         self.busy.remove(feed);
         match how {
             // A record that was made since is another one.
             Ended::Gone { seq } => {
-                if self.records.get(feed).is_some_and(|last| *last < seq) {
+                if self.records.get(feed).is_some_and(|last| last < seq) {
                     self.records.remove(feed);
                 }
             }
-            Ended::Deposed | Ended::NotTaken => {
+            // Whoever took it has gone meanwhile.
+            Ended::Deposed { by } if !replicas.knows(by) => {}
+            Ended::Deposed { .. } | Ended::NotTaken => {
                 self.later.insert(feed.clone(), now + FEED_TAKE_RETRY);
             }
         }
@@ -153,16 +167,28 @@ mod tests {
 
     #[test]
     fn a_feed_is_begun_once_and_again_after_it_was_taken_away() {
-        let ((replicas, me), mut board) = (replicas(&["n"]), Board::default());
+        let ((mut replicas, me), mut board) = (replicas(&["n"]), Board::default());
+        let by = Incarnation::named("other").expect("a name");
+        let other = |leaving| HistoryBeat { v: V1, replica: by.clone(), feeds: vec![], leaving };
+        replicas.heard(T, other(false));
         assert_eq!(board.due(&feed(), &me, &replicas, T), None, "no record");
         board.written(&feed(), 7);
         assert_eq!(board.all_due(&me, &replicas, T), [(feed(), Duty::Poll)]);
         board.written(&feed(), 8);
         assert_eq!(board.all_due(&me, &replicas, T), []);
-        board.ended(&feed(), Ended::Deposed, T);
+        let deposed = Ended::Deposed { by: by.clone() };
+        board.ended(&feed(), &deposed, &replicas, T);
         assert_eq!(board.all_due(&me, &replicas, T), [], "not at once");
         assert_eq!(board.due(&feed(), &me, &replicas, T), None);
         assert_eq!(board.all_due(&me, &replicas, T + FEED_TAKE_RETRY), [(feed(), Duty::Poll)]);
+
+        board.ended(&feed(), &deposed, &replicas, T);
+        assert_eq!(board.all_due(&me, &replicas, T), []);
+        assert!(replicas.heard(T, other(true)), "it leaves");
+        board.changed();
+        assert_eq!(board.all_due(&me, &replicas, T), [(feed(), Duty::Poll)]);
+        board.ended(&feed(), &deposed, &replicas, T);
+        assert_eq!(board.all_due(&me, &replicas, T), [(feed(), Duty::Poll)], "it had left before that was noticed");
     }
 
     #[test]
@@ -171,9 +197,9 @@ mod tests {
         board.written(&feed(), 7);
         assert_eq!(board.due(&feed(), &me, &replicas, T), Some(Duty::Poll));
         board.written(&feed(), 10);
-        board.ended(&feed(), Ended::Gone { seq: 9 }, T);
+        board.ended(&feed(), &Ended::Gone { seq: 9 }, &replicas, T);
         assert_eq!(board.due(&feed(), &me, &replicas, T), Some(Duty::Poll));
-        board.ended(&feed(), Ended::Gone { seq: 11 }, T);
+        board.ended(&feed(), &Ended::Gone { seq: 11 }, &replicas, T);
         assert_eq!((board.due(&feed(), &me, &replicas, T), board.len()), (None, 0));
     }
 

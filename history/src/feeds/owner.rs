@@ -13,6 +13,8 @@ use switchboard_contract::limits::{FEED_DEAD_AFTER, HISTORY_REPLICAS_MAX};
 use switchboard_contract::names::{FeedId, Incarnation};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::metrics;
+
 /// The replicas that live, as their heartbeats say.
 #[derive(Debug, Default)]
 pub struct Replicas {
@@ -42,7 +44,10 @@ impl Replicas {
                 known.feeds = feeds;
                 changed
             }
-            None if full => false,
+            None if full => {
+                metrics::full("replicas");
+                false
+            }
             None => {
                 self.alive.heard(now, &beat.replica);
                 let seed = xxh3_64(beat.replica.as_str().as_bytes());

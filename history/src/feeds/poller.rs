@@ -275,7 +275,7 @@ impl<'a> Poller<'a> {
         match store::get(&self.shared.nats, &self.id).await {
             Ok((revision, None)) => Err(Ended::Gone { seq: revision.max(self.revision) + 1 }),
             Ok((_, Some(record))) if (&record.owner, record.epoch) != (&self.shared.me, self.epoch) => {
-                Err(Ended::Deposed)
+                Err(Ended::Deposed { by: record.owner })
             }
             Ok((revision, Some(record))) => Ok(Some((revision, record))),
             Err(error) => {

@@ -104,7 +104,11 @@ impl Feeds {
                 _ = beat.tick() => self.beat(false).await,
                 _ = look.tick() => {
                     looks = looks.wrapping_add(1);
-                    if self.replicas.look(self.now()) || looks.is_multiple_of(SWEEP) {
+                    let changed = self.replicas.look(self.now());
+                    if changed {
+                        self.board.changed();
+                    }
+                    if changed || looks.is_multiple_of(SWEEP) {
                         self.begin_all();
                     }
                     metrics::observe_feeds(self.board.busy(), self.board.len());
@@ -115,6 +119,7 @@ impl Feeds {
                     if let Ok(beat) = decode::<HistoryBeat>("history_beat", &heard.payload)
                         && self.replicas.heard(self.now(), beat)
                     {
+                        self.board.changed();
                         self.begin_all();
                     }
                 }
@@ -122,7 +127,7 @@ impl Feeds {
                 Some(ended) = self.polling.join_next() => {
                     let (feed, how) = ended.context("the task of a feed failed")?;
                     self.writes.remove(&feed);
-                    self.board.ended(&feed, how, self.now());
+                    self.board.ended(&feed, &how, &self.replicas, self.now());
                     self.begin(feed);
                 }
                 Some(()) = self.wants.next() => {}
@@ -264,7 +269,8 @@ mod tests {
         let admin = admin::serve(any, Readiness::new(), stop.clone()).await.expect("a port");
         let feed = FeedId::new("n").expect("a feed");
         assert_eq!(survived(feed.clone(), async { panic!("on purpose") }).await, (feed.clone(), Ended::NotTaken));
-        assert_eq!(survived(feed.clone(), async { Ended::Deposed }).await, (feed, Ended::Deposed));
+        let gone = || Ended::Gone { seq: 1 };
+        assert_eq!(survived(feed.clone(), async { gone() }).await, (feed, gone()));
         let (_, counted) = admin::ask(admin, "/metrics", REQUEST_TIMEOUT).await.expect("metrics");
         assert!(counted.contains("switchboard_history_feed_panics_total 1\n"), "{counted}");
         stop.cancel();

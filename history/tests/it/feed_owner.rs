@@ -1,9 +1,9 @@
 //! A feed's owner: when it ends a feed, when it leaves a source alone, and what it does where another one has its feed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use switchboard_contract::feed::{FeedRecord, HistoryBeat};
-use switchboard_contract::limits::{FEED_TAKE_RETRY, HEARTBEAT};
+use switchboard_contract::limits::HEARTBEAT;
 use switchboard_contract::names::{FeedId, Incarnation, alive_history};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::testing::{NatsServer, eventually};
@@ -191,27 +191,6 @@ async fn a_deposed_owner_polls_no_more_and_does_not_fight() {
     counter.reaches(polls + 1).await;
     let (_, now) = listener.record().await.expect("a record");
     assert_eq!((now.owner, now.epoch), (record.owner, mine.epoch + 1));
-}
-
-#[tokio::test]
-async fn a_feed_that_was_taken_away_is_left_alone_for_a_while() {
-    let Some(server) = NatsServer::start().await else { return };
-    let (_folder, file) = configuration(&feeds("200ms"));
-    let nats = connect(&server).await;
-    let service = Service::start_with_feeds(&server, &file).await;
-    let _counter = Counter::new(&nats, "counter").await;
-    let (listener, _) = Listener::joined(&nats, "n:1").await;
-    listener.value("a value", |_| true).await;
-    let (_, record) = listener.record().await.expect("a record");
-    let rival = Rival::of(&nats, &listener.feed, &record.owner).await;
-    let begun = Instant::now();
-    let mine = rival.takes(&listener.feed).await;
-    // Its feed is free at once, and still it waits.
-    rival.leave().await;
-    eventually("it is taken back", async || listener.record().await.is_some_and(|(_, now)| now.epoch > mine.epoch))
-        .await;
-    assert!(begun.elapsed() >= FEED_TAKE_RETRY, "{:?}", begun.elapsed());
-    service.stop().await;
 }
 
 #[tokio::test]

@@ -47,6 +47,9 @@ impl Core {
     /// so it gets no answer at all, and the gateway sends them again.
     pub(super) fn accept(&mut self, input: Input, effects: &mut Vec<Effect>) {
         let full = self.inbox_rows >= MATCHER_INBOX_MAX;
+        if full && matches!(input, Input::Claim(..) | Input::Terminate(..) | Input::Table(..)) {
+            self.counters.full += 1;
+        }
         let unavailable = Done { v: V1, epoch: self.epoch, refused: Some(Reason::Unavailable) };
         let job = match input {
             Input::Tick => return,

@@ -65,6 +65,11 @@ impl Gateways {
         self.get(addr.gateway)?.rows.get(&addr.chan)
     }
 
+    /// Rows of all of them.
+    pub(super) fn rows(&self) -> usize {
+        self.by_no.values().map(|gateway| gateway.rows.len()).sum()
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &Incarnation> {
         self.by_name.keys()
     }

@@ -116,6 +116,17 @@ pub struct Loaded {
     pub revision: u64,
 }
 
+/// What the core has in memory, for metrics: bounded by what the gateways hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Gateways whose table is known.
+    pub gateways: usize,
+    /// Rows of all of them.
+    pub rows: usize,
+    /// Chats, ended ones included until their record is purged.
+    pub chats: usize,
+}
+
 /// What has happened so far, for metrics: each only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -133,4 +144,6 @@ pub struct Counters {
     pub retold: u64,
     /// Records that did not fit together when they were loaded.
     pub repaired: u64,
+    /// Requests that found no room in the inbox.
+    pub full: u64,
 }

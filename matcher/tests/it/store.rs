@@ -9,7 +9,7 @@ use switchboard_contract::wire::V1;
 use switchboard_matcher::core::{Batch, Record};
 use switchboard_matcher::store::{self, Epoch};
 
-use crate::nats_server::{Servers, until};
+use crate::nats_server::{DEADLINE, Servers, until};
 
 fn queue(ticket: u64) -> (LobbyKey, Option<Record>) {
     let record = QueueRecord { v: V1, student: UserId::from(ticket), since: "now".into() };
@@ -190,4 +190,33 @@ async fn an_epoch_is_refused_to_who_may_not() {
     assert_eq!(store::acquire(&nats, &me, || false).await.expect("an answer"), None);
     let (record, _) = store::leader(&nats).await.expect("an answer").expect("an epoch");
     assert_eq!(record.leader.as_str(), "one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_version_has_written_stays_and_an_epoch_of_it_is_led_by_nobody_here() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect().await;
+    let epoch = begin(&nats, "one").await;
+    committed(store::commit(&nats, epoch, batch([queue(1), student(1), student(2)])).await);
+    let write = async |key: LobbyKey, body: &'static str| {
+        nats.request(key.subject(), body.into(), DEADLINE).await.expect("it is stored");
+    };
+    // One that is new, and one that was written by this version first.
+    write(student(3).0, r#"{"v":2}"#).await;
+    write(student(2).0, r#"{"v":2}"#).await;
+    write(queue(3).0, "no JSON").await;
+    let epoch = begin(&nats, "two").await;
+    let records = store::load(&nats, epoch).await.expect("the records");
+    let keys: Vec<String> = records.iter().map(|loaded| loaded.key.to_string()).collect();
+    assert_eq!(keys, [student(1).0.to_string(), queue(1).0.to_string()]);
+    let stream = jetstream::new(nats.client.clone()).get_stream("KV_lobby").await.expect("the stream");
+    for n in [2, 3] {
+        let last = stream.get_last_raw_message_by_subject(&student(n).0.subject()).await.expect("it stays");
+        assert_eq!(&last.payload[..], br#"{"v":2}"#);
+    }
+
+    write(LobbyKey::Epoch, r#"{"v":2,"epoch":9,"leader":"newer","since":"now"}"#).await;
+    let me = Incarnation::named("three").expect("a name");
+    let acquired = tokio::time::timeout(DEADLINE, store::acquire(&nats, &me, || true)).await;
+    acquired.expect("it does not wait with the lease in its hand").expect_err("a newer one has it");
 }

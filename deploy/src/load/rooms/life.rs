@@ -150,6 +150,9 @@ impl Life {
             self.connected = self.now();
             if !std::mem::take(&mut first) {
                 self.hall.count(|tally| tally.reconnects += 1);
+                if let Some(strikes) = &self.hall.strikes {
+                    strikes.reconnected();
+                }
             }
             self.channel = Channel::Away(self.connected);
             let parted = self.serve(&mut socket).await?;

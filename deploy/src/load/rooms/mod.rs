@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::end::End;
@@ -49,7 +50,7 @@ pub(super) struct RoomsArgs {
     /// Members of each, each on a socket of its own; the last two of four or more are one user's session.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     members: u16,
-    /// How long they talk.
+    /// How long they talk; SIGUSR1 ends it before.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
     /// Which serializers members speak.
@@ -76,6 +77,8 @@ pub(super) fn churn(text: &str) -> Result<Duration, String> {
 struct Run<'a> {
     args: &'a RoomsArgs,
     course: Course,
+    /// They have talked enough, though their time is not over.
+    enough: bool,
     meter: Meter,
     costs: Option<Costs>,
 }
@@ -105,8 +108,8 @@ pub(super) async fn run(args: &RoomsArgs) -> anyhow::Result<ExitCode> {
         histories: has_histories(folder)?,
         counted: Counted::new()?,
     });
-    let meter = Meter::start(folder)?;
-    let mut run = Run { args, course: Course::begin(Rc::new(hall), target.gateways()), meter, costs: None };
+    let course = Course::begin(Rc::new(hall), target.gateways());
+    let mut run = Run { args, course, enough: false, meter: Meter::start(folder)?, costs: None };
     let mut progress = Progress::new();
     let interrupted = run.play(&mut progress).await;
     progress.end();
@@ -133,6 +136,7 @@ impl Run<'_> {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let interrupt = interrupted();
         tokio::pin!(interrupt);
+        let mut enough = signal(SignalKind::user_defined1())?;
         loop {
             tokio::select! {
                 biased;
@@ -140,6 +144,7 @@ impl Run<'_> {
                     interrupted.context("cannot listen to signals")?;
                     return Ok(true);
                 }
+                _ = enough.recv() => self.enough = true,
                 _ = looks.tick() => {
                     if self.look()? {
                         return Ok(false);
@@ -159,7 +164,7 @@ impl Run<'_> {
             self.meter.look()?;
         }
         let seconds = Duration::from_secs(self.args.seconds);
-        let enough = self.course.talked.is_some_and(|talked| talked.elapsed() >= seconds);
+        let enough = self.enough || self.course.talked.is_some_and(|talked| talked.elapsed() >= seconds);
         let up = || strikes.as_ref().is_none_or(|strikes| strikes.end());
         match self.course.look(enough, up, Duration::MAX)? {
             Turn::Talks => {

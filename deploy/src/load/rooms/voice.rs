@@ -81,10 +81,10 @@ impl Voice {
         Voice { plan, rng, me, members, next: 0, open: None, again: None, talk_at: Duration::ZERO, go_at }
     }
 
-    /// Begins: its time until it goes is counted from now.
+    /// Begins: its time until it goes is counted from now. All begin at the same time, and do not talk at the same time.
     pub(super) fn begin(&mut self, now: Duration) {
         self.go_at = draw(self.plan.churn, &mut self.rng).map(|after| now + after);
-        self.talk_at = now;
+        self.talk_at = now + self.plan.pace.mul_f64(self.rng.random());
     }
 
     /// What it pushes now, having joined; `new`: not only what has to be sent again.

@@ -33,6 +33,7 @@ pub(super) struct Orders {
     every: Every,
     kills: Option<u32>,
     pause: Option<Duration>,
+    drain: bool,
     /// Of the times, where they are random.
     pub(super) seed: Option<u64>,
 }
@@ -51,7 +52,8 @@ impl Orders {
             Every::Fixed(_) => None,
             Every::Random(..) => Some(seed.unwrap_or_else(|| u64::from(rand::random::<u32>()))),
         };
-        Ok(Some(Orders { kinds: args.kill.clone(), every: args.every, kills: args.kills, pause: args.pause, seed }))
+        let KillArgs { kill, every, pause, drain, kills } = args.clone();
+        Ok(Some(Orders { kinds: kill, every, kills, pause, drain, seed }))
     }
 }
 
@@ -89,13 +91,21 @@ pub(super) async fn run(strikes: Rc<Strikes>) -> anyhow::Result<()> {
         let Some(victims) = strikes.enough.run_until_cancelled(chosen).await else { break };
         let victims = victims?;
         let struck = Instant::now();
-        strikes.struck(kill, &victims, orders.pause);
+        let how = match (orders.pause, orders.drain) {
+            (Some(pause), _) => format!("pause, for {:.1} s,", pause.as_secs_f64()),
+            (None, true) => "stop".to_owned(),
+            (None, false) => "kill".to_owned(),
+        };
+        strikes.struck(kill, &victims, &how);
         if kill == Kill::Matcher {
             // Beside the rest: while the old leader is paused, the new one leads already.
             tokio::task::spawn_local(watch_leader(Rc::clone(&strikes), victims.clone()));
         }
         match orders.pause {
-            None => victims.iter().for_each(|victim| victim.id.signal(Signal::KILL)),
+            None => {
+                let signal = if orders.drain { Signal::TERM } else { Signal::KILL };
+                victims.iter().for_each(|victim| victim.id.signal(signal));
+            }
             Some(pause) => {
                 let _paused = Paused::new(&victims);
                 let _ = strikes.enough.run_until_cancelled(sleep(pause)).await;

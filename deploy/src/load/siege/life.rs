@@ -107,6 +107,9 @@ impl Life {
             self.connected = self.siege.world.now();
             if !std::mem::take(&mut first) {
                 self.siege.reconnects.set(self.siege.reconnects.get() + 1);
+                if let Some(strikes) = &self.siege.strikes {
+                    strikes.reconnected();
+                }
             }
             self.player.opened();
             let away = match self.serve(&mut socket).await? {
@@ -339,7 +342,10 @@ impl Life {
             Err(_) if reason == "unavailable" && self.siege.strikes.is_none() => {
                 return Err(self.unexpected(format_args!("{ask:?} was unavailable, and nothing had been killed")));
             }
-            Err(_) if reason == "unavailable" => Answer::Unavailable,
+            Err(_) if reason == "unavailable" => {
+                self.siege.unavailable.set(self.siege.unavailable.get() + 1);
+                Answer::Unavailable
+            }
             // The judge lets no other reason pass.
             Err(_) => Answer::Gone,
         };

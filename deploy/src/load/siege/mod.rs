@@ -1,7 +1,7 @@
 //! `switchboard load lobby --kill`: the lobby's run while processes are killed.
 //!
 //! `orders` say what is killed and when, `killer` kills, `pause` stops, `fencing` counts what it led to, `takeover` how
-//! long clients waited; `strikes` holds these together, for the run of rooms too. The run of feeds has a striker of
+//! long clients waited, `peak` how many came back at once; `strikes` holds these together, for the run of rooms too. The run of feeds has a striker of
 //! its own, and takes what it needs of `killer` and `pause`. `life` plays a user on one socket after the other, `player`
 //! and `talk` decide what it asks for, `judge` says whether what all of them saw can be. The run's phases are `lobby`'s.
 
@@ -12,6 +12,7 @@ mod killer;
 mod life;
 mod orders;
 mod pause;
+mod peak;
 mod player;
 mod strikes;
 mod takeover;
@@ -59,6 +60,7 @@ pub(super) struct Siege {
     judge: RefCell<Judge>,
     reconnects: Cell<u64>,
     repeated: Cell<u64>,
+    unavailable: Cell<u64>,
 }
 
 /// What the report adds.
@@ -68,6 +70,8 @@ pub(super) struct SiegeReport {
     pub(super) reconnects: u64,
     /// Pushes that were sent again: without an answer, or answered with `unavailable`.
     pub(super) pushes_repeated: u64,
+    /// Answers that were `unavailable`.
+    pub(super) unavailable: u64,
     /// Gaps that clients were shown.
     pub(super) gaps: u64,
     #[serde(flatten)]
@@ -127,6 +131,7 @@ impl Siege {
             judge: RefCell::new(Judge::new(Plan { answer_within: ANSWER_WITHIN, ..world.plan })),
             reconnects: Cell::new(0),
             repeated: Cell::new(0),
+            unavailable: Cell::new(0),
         }
     }
 
@@ -211,6 +216,7 @@ impl Siege {
         SiegeReport {
             reconnects: self.reconnects.get(),
             pushes_repeated: self.repeated.get(),
+            unavailable: self.unavailable.get(),
             gaps: self.judge.borrow().gaps(),
             strikes: self.strikes.as_ref().map(|strikes| strikes.report()),
             seed: self.strikes.as_ref().and_then(|strikes| strikes.seed()),

@@ -12,6 +12,7 @@ use super::super::KillArgs;
 use super::fencing::Fencing;
 use super::killer::{self, Orders};
 use super::orders::Kill;
+use super::peak::Peak;
 use super::takeover::{OfKind, Sight, Takeovers};
 use crate::runfile::Process;
 
@@ -23,6 +24,7 @@ pub(in crate::load) struct Strikes {
     /// No more kills.
     pub(super) enough: CancellationToken,
     takeovers: RefCell<Takeovers>,
+    reconnects: RefCell<Peak>,
     /// The run's clock.
     began: Instant,
     /// The killer's end, if it could not go on.
@@ -38,6 +40,8 @@ pub(in crate::load) struct Strikes {
 pub(in crate::load) struct StrikesReport {
     /// Kills, or pauses; where all are killed at once, that is one.
     pub(in crate::load) kills: u32,
+    /// The most sockets that were opened again within one second.
+    pub(in crate::load) reconnects_per_second_most: usize,
     /// What was killed, and how long clients waited, kind by kind.
     pub(in crate::load) kinds: Vec<OfKind>,
     /// Writes that came from a matcher which no longer led, and were refused; as matchers say that were not killed.
@@ -60,6 +64,7 @@ impl Strikes {
         let Some(orders) = Orders::new(args, seed, folder)? else { return Ok(None) };
         Ok(Some(Rc::new(Strikes {
             takeovers: RefCell::new(Takeovers::new(&orders.kinds)),
+            reconnects: RefCell::default(),
             orders,
             folder: folder.to_owned(),
             fencing: RefCell::default(),
@@ -111,14 +116,18 @@ impl Strikes {
         self.down.get()
     }
 
-    /// These are about to be killed, or paused for so long.
-    pub(super) fn struck(&self, kill: Kill, victims: &[Process], pause: Option<Duration>) {
+    /// These are about to be killed, stopped or paused: `how`, in a word.
+    pub(super) fn struck(&self, kill: Kill, victims: &[Process], how: &str) {
         let at = self.began.elapsed();
         let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
-        let how = pause.map_or("kill".to_owned(), |pause| format!("pause, for {:.1} s,", pause.as_secs_f64()));
         eprintln!("{:.1} s: {how} {}", at.as_secs_f64(), names.join(", "));
         self.down.set(Some(kill));
         self.takeovers.borrow_mut().struck(kill, at);
+    }
+
+    /// A client has opened a socket again.
+    pub(in crate::load) fn reconnected(&self) {
+        self.reconnects.borrow_mut().note(self.began.elapsed());
     }
 
     /// What was struck serves again.
@@ -142,6 +151,7 @@ impl Strikes {
         let fencing = self.fencing.borrow();
         StrikesReport {
             kills: kinds.iter().map(|kind| kind.kills).sum(),
+            reconnects_per_second_most: self.reconnects.borrow().most(),
             kinds,
             late_writes_refused: fencing.refused(),
             epochs: fencing.epochs(),

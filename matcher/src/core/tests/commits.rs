@@ -104,6 +104,7 @@ fn a_full_inbox_refuses_requests() {
     assert_eq!(rig.put(table), [format!("forget {}", rig.token)], "no answer: none of it holds");
     let claim = rig.claim_input("a", 1);
     assert_eq!(rig.put(claim), [format!("done {} unavailable", rig.token)]);
+    assert_eq!(rig.core.counters().full, 2);
 }
 
 #[test]
