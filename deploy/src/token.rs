@@ -101,6 +101,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The development key: a secret for HS256.
+#[derive(Clone)]
 pub struct Key(EncodingKey);
 
 impl Key {

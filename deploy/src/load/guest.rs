@@ -48,7 +48,7 @@ impl Door {
     /// # Errors
     /// If there is no connection, or the join is not answered with `ok`: that is [`Broken`].
     pub(super) async fn enter(&self, vsn: Vsn, url: &str, room: &str, user: &str) -> anyhow::Result<Guest> {
-        let room_token = self.mint(&[("room", room), ("sub", user)])?;
+        let room_token = self.mint(&[("room", json!(room)), ("sub", json!(user))])?;
         let payload = json!({"userId": user, "room_token": room_token});
         let (guest, _) = self.join(vsn, url, format!("room:{room}"), user, payload).await?;
         Ok(guest)
@@ -66,7 +66,10 @@ impl Door {
         user: &str,
         payload: Value,
     ) -> anyhow::Result<(Guest, Value)> {
-        let token = self.mint(&[("sub", user)])?;
+        // Where tokens count, a feed may ask for one that names it.
+        let feed = topic.strip_prefix("feed:").map(|feed| ("feeds", json!([feed])));
+        let claims: Vec<_> = [("sub", json!(user))].into_iter().chain(feed).collect();
+        let token = self.mint(&claims)?;
         let connecting = Socket::connect_as(url, vsn, token.as_deref()).await;
         let socket = connecting.with_context(|| format!("{user} cannot come"))?;
         let mut guest = Guest { socket, topic, join_ref: None };
@@ -80,8 +83,8 @@ impl Door {
         }
     }
 
-    fn mint(&self, claims: &[(&str, &str)]) -> anyhow::Result<Option<String>> {
-        let claims: Map<String, Value> = claims.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
+    fn mint(&self, claims: &[(&str, Value)]) -> anyhow::Result<Option<String>> {
+        let claims: Map<String, Value> = claims.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
         self.key.as_ref().map(|key| key.mint(claims, TOKEN_TTL)).transpose()
     }
 }

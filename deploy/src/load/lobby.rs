@@ -17,7 +17,7 @@ use super::end::End;
 use super::measure::{Costs, Meter};
 use super::progress::{Bar, Progress};
 use super::report::LobbyReport;
-use super::siege::{self, Siege};
+use super::siege::{self, Siege, Strikes};
 use super::target::Target;
 use super::world::{self, Halt, Ids, World};
 use super::{LobbyArgs, interrupted, student, teacher};
@@ -161,8 +161,8 @@ impl Run<'_> {
             Phase::Students if tally.ready == self.args.students => {
                 self.connected = Some(now);
                 self.world.claims_open.set(true);
-                if let Some(siege) = &self.siege {
-                    siege.strikes.begin();
+                if let Some(strikes) = self.strikes() {
+                    strikes.begin();
                 }
                 self.phase = Phase::Serving;
             }
@@ -194,10 +194,14 @@ impl Run<'_> {
         Ok(false)
     }
 
+    fn strikes(&self) -> Option<&Rc<Strikes>> {
+        self.siege.as_ref()?.strikes.as_ref()
+    }
+
     fn overdue(&self) -> anyhow::Result<()> {
         match &self.siege {
             Some(siege) => {
-                siege.strikes.failure()?;
+                self.strikes().map_or(Ok(()), |strikes| strikes.failure())?;
                 siege.overdue()?;
             }
             None => self.world.overdue()?,
@@ -216,7 +220,9 @@ impl Run<'_> {
     /// Whether all teachers know that no student is left; with --kill, also that all is up again.
     fn is_known(&self) -> bool {
         match &self.siege {
-            Some(siege) => siege.strikes.end() && siege.all_know_the_end(self.args.teachers),
+            Some(siege) => {
+                self.strikes().is_none_or(|strikes| strikes.end()) && siege.all_know_the_end(self.args.teachers)
+            }
             None => self.world.all_know_the_end(self.args.teachers),
         }
     }

@@ -149,13 +149,14 @@ fn processes(folder: &Path) -> anyhow::Result<Vec<Process>> {
     Ok(RunFile::read(folder)?.unwrap_or_default().processes)
 }
 
-fn seconds(ticks: u64) -> f64 {
+/// Of clock ticks.
+pub(super) fn seconds(ticks: u64) -> f64 {
     // Less than a year of CPU time: a float holds it.
     f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / TICKS_PER_SECOND
 }
 
 /// The CPU time of a process, if it still is the one that run.json means.
-fn ticks(id: ProcessId) -> Option<u64> {
+pub(super) fn ticks(id: ProcessId) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.pid)).ok()?;
     parse_stat(&stat).filter(|(_, started)| *started == id.started).map(|(ticks, _)| ticks)
 }
@@ -173,7 +174,8 @@ fn parse_stat(stat: &str) -> Option<(u64, u64)> {
     Some((field(14)? + field(15)?, field(22)?))
 }
 
-fn memory(pid: u32) -> Option<(u64, u64)> {
+/// Resident memory of a process now, and at its peak. Bytes.
+pub(super) fn memory(pid: u32) -> Option<(u64, u64)> {
     parse_status(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 

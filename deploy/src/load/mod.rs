@@ -5,7 +5,8 @@
 //! `siege` is the lobby's run while processes are killed, with users that come back and a judge of their own; `rooms`
 //! is a run of rooms, with members and a judge of its own, and the killer of `siege`. `fanout` and `churn` load rooms,
 //! with members (`guest`) that do not look at what they are sent more than they must. `feeds` is a run of one feed,
-//! with a judge of its own, that strikes the feed's owner.
+//! with a judge of its own, that strikes the feed's owner. `soak` plays lobby, rooms and feeds at once, and looks for
+//! what grows.
 //! `measure` reads the cost of the system's processes, `report` says it. Everything runs on one thread: that is the
 //! cheapest way to play a thousand users beside the system they load, and it puts all events in one order.
 #![allow(clippy::print_stdout, reason = "a tool whose output is for people and pipes")]
@@ -25,6 +26,7 @@ mod progress;
 mod report;
 mod rooms;
 mod siege;
+mod soak;
 mod student;
 mod target;
 mod teacher;
@@ -72,6 +74,12 @@ enum Command {
     /// Rooms are born, used once and left, in rounds; after each, everything must be as it was. Start the system with
     /// SWITCHBOARD_LOG_MAX_AGE_MS=60000 and SWITCHBOARD_ROOM_LINGER_MS=5000, so that it can be within --settle.
     Churn(ChurnArgs),
+    /// Lobby, rooms and feeds at once for an hour, each with its judge; memory, files, sockets, and what NATS and the
+    /// services hold are sampled, drawn, and must not grow.
+    ///
+    /// Start the system so that its log is soon as large as it will be:
+    /// `SWITCHBOARD_LOG_MAX_AGE_MS=60000 SWITCHBOARD_ROOM_LINGER_MS=5000 make run`
+    Soak(soak::SoakArgs),
 }
 
 /// Where the system is, and how the outcome is said.
@@ -258,6 +266,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Idle(args) => local.block_on(&runtime, idle::run(&args)),
         Command::Fanout(args) => local.block_on(&runtime, fanout::run(&args)),
         Command::Churn(args) => local.block_on(&runtime, churn::run(&args)),
+        Command::Soak(args) => local.block_on(&runtime, soak::run(&args)),
     }
 }
 

@@ -244,19 +244,20 @@ pub(super) fn print_end(violation: Option<&str>, interrupted: bool) {
 
 fn print_siege(siege: &SiegeReport) {
     let SiegeReport { reconnects, pushes_repeated, unavailable, gaps, strikes, .. } = siege;
-    let kills = strikes.kills;
     line(
-        "kills",
+        "coming back",
         format_args!(
-            "{kills}; {reconnects} reconnects, {pushes_repeated} pushes repeated, {unavailable} unavailable, {gaps} gaps \
-             shown"
+            "{reconnects} reconnects, {pushes_repeated} pushes repeated, {unavailable} unavailable, {gaps} gaps shown"
         ),
     );
-    print_strikes(strikes);
+    if let Some(strikes) = strikes {
+        print_strikes(strikes);
+    }
 }
 
 /// How long clients waited after each kind of kill, and what matchers had to do.
 pub(super) fn print_strikes(strikes: &StrikesReport) {
+    line("kills", strikes.kills);
     line("back at once", format_args!("{} sockets in one second at most", strikes.reconnects_per_second_most));
     for kind in &strikes.kinds {
         let (median, worst) = (kind.takeover_median_seconds, kind.takeover_worst_seconds);

@@ -40,6 +40,7 @@ mod runner_feeds;
 mod session;
 mod side;
 mod siege;
+mod soak;
 mod storage;
 mod support;
 mod survival;

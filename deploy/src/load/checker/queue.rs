@@ -178,6 +178,30 @@ impl Queue {
         self.students.entry(student).or_default().served = true;
     }
 
+    /// Forgets a student that has left for good, and every assignment that nobody who is still there can contradict.
+    pub(in crate::load) fn forget(&mut self, student: u32, order: u64) {
+        self.students.remove(&student);
+        for teacher in self.teachers.values_mut() {
+            teacher.chats.remove(&student);
+        }
+        // Who waits is compared with what was certainly assigned, and so seen, since it did.
+        let waits = self.students.values().filter_map(|student| student.waits).map(|waits| waits.order);
+        let since = waits.min().unwrap_or(order);
+        self.assigned.drain(..self.assigned.partition_point(|assigned| assigned.seen < since));
+    }
+
+    /// The student that certainly waits for longest, and since when.
+    pub(in crate::load) fn waits_longest(&self) -> Option<(u32, Duration)> {
+        let waits = self.students.iter().filter_map(|(n, student)| Some((*n, student.waits?.at)));
+        waits.min_by_key(|(_, since)| *since)
+    }
+
+    /// How much is remembered.
+    #[cfg(test)]
+    pub(in crate::load) fn len(&self) -> usize {
+        self.students.len() + self.assigned.len()
+    }
+
     /// Whether this student may be assigned: it has asked, and is in no chat.
     pub(in crate::load) fn is_waiting(&self, student: u32) -> bool {
         self.students.get(&student).is_some_and(|student| student.asked.is_some() && !student.in_chat)

@@ -26,8 +26,7 @@ use super::report::{ChurnReport, Round};
 use super::target::Target;
 use super::{ChurnArgs, interrupted};
 use crate::client::Vsn;
-use traces::Look;
-pub(super) use traces::{Traces, sum};
+pub(super) use traces::{Look, Traces, sum};
 
 /// How often it is looked whether all is gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use async_nats::jetstream;
 use serde::{Deserialize, Serialize};
 use switchboard_contract::admin;
 use switchboard_contract::limits::REQUEST_TIMEOUT;
-use switchboard_contract::names::{ROOMS_BUCKET, ROOMS_STREAM, bucket_stream};
+use switchboard_contract::names::{FEEDS_BUCKET, LOBBY_BUCKET, ROOMS_BUCKET, ROOMS_STREAM, bucket_stream};
 use tokio::time::{Instant, sleep};
 
 use crate::runfile::{Process, RunFile};
@@ -34,14 +34,20 @@ pub(in crate::load) struct Traces {
     pub(in crate::load) presence: u64,
     /// Logs that history keeps.
     pub(in crate::load) logs: u64,
+    /// Messages in the stream of KV `lobby`.
+    pub(in crate::load) lobby: u64,
+    /// Messages in the stream of KV `feeds`.
+    pub(in crate::load) feeds: u64,
+    /// Sockets of clients.
+    pub(in crate::load) connections: u64,
 }
 
 /// What is held, each with its name.
-type Named = [(&'static str, u64); 6];
+type Named = [(&'static str, u64); 9];
 
 impl Traces {
     pub(in crate::load) fn named(&self) -> Named {
-        let Traces { records, entries, subscriptions, topics, presence, logs } = *self;
+        let Traces { records, entries, subscriptions, topics, presence, logs, lobby, feeds, connections } = *self;
         [
             ("records", records),
             ("entries", entries),
@@ -49,11 +55,14 @@ impl Traces {
             ("topics", topics),
             ("presence", presence),
             ("logs", logs),
+            ("records of the lobby", lobby),
+            ("records of feeds", feeds),
+            ("connections", connections),
         ]
     }
 
     /// What there is more of than before; `None`: nothing.
-    pub(super) fn more_than(&self, before: &Traces) -> Option<String> {
+    pub(in crate::load) fn more_than(&self, before: &Traces) -> Option<String> {
         let pairs = self.named().into_iter().zip(before.named());
         let more: Vec<String> = pairs
             .filter(|((_, now), (_, before))| now > before)
@@ -71,14 +80,14 @@ impl fmt::Display for Traces {
 }
 
 /// Asks.
-pub(super) struct Look {
+pub(in crate::load) struct Look {
     folder: PathBuf,
     context: jetstream::Context,
 }
 
 impl Look {
     /// Connects to the NATS of what runs here.
-    pub(super) async fn new(folder: &Path) -> anyhow::Result<Look> {
+    pub(in crate::load) async fn new(folder: &Path) -> anyhow::Result<Look> {
         let run = RunFile::read(folder)?.context("nothing runs here: churn looks into its processes")?;
         let servers: Vec<&str> = run.nats_url.split(',').map(str::trim).collect();
         let client = async_nats::ConnectOptions::new().name("switchboard-load").connect(servers).await;
@@ -90,14 +99,16 @@ impl Look {
     }
 
     /// The age at which the log drops its entries.
-    pub(super) async fn log_max_age(&self) -> anyhow::Result<Duration> {
+    pub(in crate::load) async fn log_max_age(&self) -> anyhow::Result<Duration> {
         Ok(self.context.get_stream(ROOMS_STREAM).await?.cached_info().config.max_age)
     }
 
-    pub(super) async fn look(&self) -> anyhow::Result<Traces> {
+    pub(in crate::load) async fn look(&self) -> anyhow::Result<Traces> {
         let mut traces = Traces {
             records: self.messages(&bucket_stream(ROOMS_BUCKET)).await?,
             entries: self.messages(ROOMS_STREAM).await?,
+            lobby: self.messages(&bucket_stream(LOBBY_BUCKET)).await?,
+            feeds: self.messages(&bucket_stream(FEEDS_BUCKET)).await?,
             ..Traces::default()
         };
         for process in RunFile::read(&self.folder)?.unwrap_or_default().processes {
@@ -106,6 +117,7 @@ impl Look {
                 "gateway" => {
                     let metrics = ask(&process, "/metrics").await?;
                     traces.topics += sum(&metrics, "switchboard_gateway_topics");
+                    traces.connections += sum(&metrics, "switchboard_gateway_connections");
                     traces.presence += sum(&metrics, "switchboard_gateway_presence_rooms");
                 }
                 "history" => traces.logs += sum(&ask(&process, "/metrics").await?, "switchboard_history_logs_kept"),
@@ -116,7 +128,7 @@ impl Look {
     }
 
     /// What is held once nothing changes any more: a system that has just started still has requests on their way.
-    pub(super) async fn at_rest(&self) -> anyhow::Result<Traces> {
+    pub(in crate::load) async fn at_rest(&self) -> anyhow::Result<Traces> {
         let until = Instant::now() + REST_WITHIN;
         let (mut last, mut same) = (self.look().await?, 0);
         while same < REST_LOOKS && Instant::now() < until {

@@ -17,8 +17,6 @@ use super::voice::Plan;
 use crate::client::{ConnectError, Socket, Vsn};
 use crate::token::Key;
 
-/// Messages that all judges together remember; of longer runs, the last ones. At 72 bytes each.
-const MESSAGES_MAX: usize = 4_000_000;
 /// Longer than any run.
 const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// Nobody could be asked for so long after something serves again: until clients' requests that were lost have ended.
@@ -26,7 +24,7 @@ const EXCUSED_AFTER: Duration = Duration::from_secs(5);
 
 /// What members do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::load) enum Phase {
     /// They come, and wait.
     Arriving,
     /// They talk, come and go.
@@ -39,36 +37,64 @@ pub(super) enum Phase {
 
 /// What has been counted.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Tally {
+pub(in crate::load) struct Tally {
     /// Messages that were answered with `ok` and a `seq`.
-    pub(super) messages: u64,
+    pub(in crate::load) messages: u64,
     /// Events of messages that members received, those of replays among them.
-    pub(super) deliveries: u64,
+    pub(in crate::load) deliveries: u64,
     /// Direct messages that were answered, and that were received.
-    pub(super) directs: u64,
-    pub(super) directs_received: u64,
+    pub(in crate::load) directs: u64,
+    pub(in crate::load) directs_received: u64,
     /// The same of `typing`.
-    pub(super) typings: u64,
-    pub(super) typings_received: u64,
+    pub(in crate::load) typings: u64,
+    pub(in crate::load) typings_received: u64,
     /// Sockets that were opened again.
-    pub(super) reconnects: u64,
+    pub(in crate::load) reconnects: u64,
     /// Joins after a leave.
-    pub(super) rejoins: u64,
+    pub(in crate::load) rejoins: u64,
     /// Messages that were sent again with the same id.
-    pub(super) resends: u64,
+    pub(in crate::load) resends: u64,
     /// Gaps that members were shown, and those of them that came while nobody could be asked.
-    pub(super) gaps: u64,
-    pub(super) gaps_excused: u64,
+    pub(in crate::load) gaps: u64,
+    pub(in crate::load) gaps_excused: u64,
     /// Answers that were `unavailable`, and `rate_limited`.
-    pub(super) unavailable: u64,
-    pub(super) rate_limited: u64,
+    pub(in crate::load) unavailable: u64,
+    pub(in crate::load) rate_limited: u64,
     /// Presence events, and lists that were compared with all others of a quiet room.
-    pub(super) presence_events: u64,
-    pub(super) lists_compared: u64,
+    pub(in crate::load) presence_events: u64,
+    pub(in crate::load) lists_compared: u64,
+}
+
+/// What is counted over all halls of a run.
+pub(in crate::load) struct Counted {
+    tally: RefCell<Tally>,
+    side: RefCell<Histogram<u64>>,
+    acks: RefCell<Histogram<u64>>,
+}
+
+impl Counted {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Never: the bounds of the times are right.
+    pub(in crate::load) fn new() -> anyhow::Result<Rc<Counted>> {
+        let (side, acks) = (RefCell::new(histogram()?), RefCell::new(histogram()?));
+        Ok(Rc::new(Counted { tally: RefCell::default(), side, acks }))
+    }
+
+    /// What has been counted.
+    pub(in crate::load) fn tally(&self) -> Tally {
+        *self.tally.borrow()
+    }
+
+    /// From side to side, and to the `ok`.
+    pub(in crate::load) fn times(&self) -> (Times, Times) {
+        (Times::of(&self.side.borrow()), Times::of(&self.acks.borrow()))
+    }
 }
 
 /// What all members of a run share.
-pub(super) struct Hall {
+pub(in crate::load) struct Hall {
     pub(super) plan: Plan,
     pub(super) speaks: Speaks,
     pub(super) seed: u64,
@@ -86,37 +112,41 @@ pub(super) struct Hall {
     /// When something was last seen to be down, if ever.
     trouble: Cell<Option<Duration>>,
     rooms: RefCell<Vec<Room>>,
-    tally: RefCell<Tally>,
-    side: RefCell<Histogram<u64>>,
-    acks: RefCell<Histogram<u64>>,
+    counted: Rc<Counted>,
 }
 
 /// What a hall is made of.
-pub(super) struct Parts {
-    pub(super) plan: Plan,
-    pub(super) speaks: Speaks,
-    pub(super) seed: u64,
-    pub(super) rooms: u32,
-    pub(super) members: u16,
-    /// Tells the ids of this run from those of others.
-    pub(super) unix_seconds: u64,
-    pub(super) key: Option<Key>,
-    pub(super) started: Instant,
-    pub(super) strikes: Option<Rc<Strikes>>,
+pub(in crate::load) struct Parts {
+    pub(in crate::load) plan: Plan,
+    pub(in crate::load) speaks: Speaks,
+    pub(in crate::load) seed: u64,
+    pub(in crate::load) rooms: u32,
+    pub(in crate::load) members: u16,
+    /// Entries of a room's log that its judge remembers.
+    pub(in crate::load) keep: usize,
+    /// Of the rooms' ids: tells them from those of other halls and runs.
+    pub(in crate::load) prefix: String,
+    /// Of the users' ids: who has the same in several halls has one user's limits for all of them.
+    pub(in crate::load) users: String,
+    pub(in crate::load) key: Option<Key>,
+    pub(in crate::load) started: Instant,
+    pub(in crate::load) strikes: Option<Rc<Strikes>>,
     /// Whether there are several history services.
-    pub(super) histories: bool,
+    pub(in crate::load) histories: bool,
+    pub(in crate::load) counted: Rc<Counted>,
 }
 
 impl Hall {
-    pub(super) fn new(parts: Parts) -> anyhow::Result<Hall> {
-        let Parts { plan, speaks, seed, rooms, members, unix_seconds, key, started, strikes, histories } = parts;
-        let ids: Vec<Box<str>> = (0..rooms).map(|room| format!("load-{unix_seconds}-{room}").into()).collect();
+    pub(in crate::load) fn new(parts: Parts) -> Hall {
+        let Parts { plan, speaks, seed, rooms, members, keep, prefix, users, .. } = parts;
+        let Parts { key, started, strikes, histories, counted, .. } = parts;
+        let ids: Vec<Box<str>> = (0..rooms).map(|room| format!("{prefix}-{room}").into()).collect();
         // Of more than a few, the last two are sockets of one user and session.
         let of = |member: u16| if members >= 4 && member == members - 1 { member - 1 } else { member };
-        let keys: Vec<Box<str>> = (0..members).map(of).map(|member| format!("u{member}:s{member}").into()).collect();
-        let keep = MESSAGES_MAX / ids.len().max(1);
+        let keys: Vec<Box<str>> =
+            (0..members).map(of).map(|member| format!("{users}u{member}:s{member}").into()).collect();
         let rooms = ids.iter().map(|id| Room::new(id, &keys, keep)).collect();
-        Ok(Hall {
+        Hall {
             plan,
             speaks,
             seed,
@@ -130,10 +160,8 @@ impl Hall {
             histories,
             trouble: Cell::new(None),
             rooms: RefCell::new(rooms),
-            tally: RefCell::default(),
-            side: RefCell::new(histogram()?),
-            acks: RefCell::new(histogram()?),
-        })
+            counted,
+        }
     }
 
     /// The time since the run began.
@@ -149,6 +177,11 @@ impl Hall {
     /// A member's `<user>:<session>`, in every room.
     pub(super) fn key(&self, member: u16) -> Option<&str> {
         self.keys.get(usize::from(member)).map(|key| &**key)
+    }
+
+    /// How many rooms there are.
+    pub(super) fn rooms(&self) -> usize {
+        self.ids.len()
     }
 
     /// How many members a room has.
@@ -182,21 +215,21 @@ impl Hall {
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Tally)) {
-        change(&mut self.tally.borrow_mut());
+        change(&mut self.counted.tally.borrow_mut());
     }
 
     pub(super) fn tally(&self) -> Tally {
-        *self.tally.borrow()
+        self.counted.tally()
     }
 
     /// From saying a message to its `ok`.
     pub(super) fn acked(&self, took: Duration) {
-        self.acks.borrow_mut().saturating_record(us(took));
+        self.counted.acks.borrow_mut().saturating_record(us(took));
     }
 
     /// A member, connected since then, heard what was said so long ago.
     pub(super) fn heard(&self, took: Duration, connected: Duration) {
-        self.side.borrow_mut().saturating_record(us(took));
+        self.counted.side.borrow_mut().saturating_record(us(took));
         if let Some(strikes) = &self.strikes
             && !strikes.strikes(Kill::History)
         {
@@ -213,7 +246,7 @@ impl Hall {
 
     /// From side to side, and to the `ok`.
     pub(super) fn times(&self) -> (Times, Times) {
-        (Times::of(&self.side.borrow()), Times::of(&self.acks.borrow()))
+        self.counted.times()
     }
 
     /// Whether anything is killed: then `unavailable` is an answer.

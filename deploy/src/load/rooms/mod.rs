@@ -1,8 +1,10 @@
 //! `switchboard load rooms`: members of many rooms talk, leave, are cut off and come back.
 //!
 //! `life` plays a member on one socket after the other, `voice` decides what it does, `wire` says how that looks,
-//! `judge` says whether what all of them saw can be, and the `hall` is what they share. Here: the run as a whole.
+//! `judge` says whether what all of them saw can be, and the `hall` is what they share; `course` takes them
+//! from their arrival to their end. Here: the run as a whole.
 
+mod course;
 mod hall;
 mod judge;
 mod life;
@@ -10,34 +12,32 @@ mod report;
 mod voice;
 mod wire;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::end::End;
-use super::lobby::ARRIVALS;
 use super::measure::{Costs, Meter};
 use super::progress::{Bar, Progress};
 use super::siege::Strikes;
 use super::target::Target;
 use super::{KillArgs, Speaks, TargetArgs, interrupted, world};
 use crate::runfile;
-use hall::{Hall, Parts, Phase};
-use judge::Violation;
+pub(super) use course::{Course, Turn};
+pub(super) use hall::{Counted, Hall, Parts, Tally};
+pub(super) use judge::Violation;
 use report::RoomsReport;
-use voice::Plan;
+pub(super) use voice::{Plan, draw};
 
 /// How often the run looks at itself.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// All members are there within this time, and in the end all have everything.
-const ARRIVE_WITHIN: Duration = Duration::from_secs(60);
+/// Messages that all judges together remember; of longer runs, the last ones. At 72 bytes each.
+const MESSAGES_MAX: usize = 4_000_000;
 
 /// Arguments of `switchboard load rooms`.
 #[derive(Debug, clap::Args)]
@@ -69,19 +69,16 @@ pub(super) struct RoomsArgs {
     seed: Option<u64>,
 }
 
-fn churn(text: &str) -> Result<Duration, String> {
+/// A time, which may be nothing.
+pub(super) fn churn(text: &str) -> Result<Duration, String> {
     super::time(text).ok_or_else(|| "a time is 10s, 500ms, or 0".to_owned())
 }
 
 struct Run<'a> {
     args: &'a RoomsArgs,
-    hall: Rc<Hall>,
-    users: JoinSet<Result<(), Violation>>,
-    began: Instant,
-    talked: Option<Instant>,
+    course: Course,
     /// They have talked enough, though their time is not over.
     enough: bool,
-    settled: Option<Instant>,
     meter: Meter,
     costs: Option<Costs>,
 }
@@ -96,47 +93,41 @@ pub(super) async fn run(args: &RoomsArgs) -> anyhow::Result<ExitCode> {
     let started = std::time::Instant::now();
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     eprintln!("--seed {seed} repeats the chances of this run");
-    let run = runfile::RunFile::read(folder)?.unwrap_or_default();
     let hall = Hall::new(Parts {
         plan: Plan { pace: Duration::from_millis(args.pace), churn: args.churn },
         speaks: args.vsn,
         seed,
         rooms: args.rooms,
         members: args.members,
-        unix_seconds: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs(),
+        keep: MESSAGES_MAX / usize::try_from(args.rooms.max(1))?,
+        prefix: format!("load-{}", SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs()),
+        users: String::new(),
         key: world::key(folder)?,
         started,
         strikes: Strikes::new(&args.kill, Some(seed), folder, started)?,
-        histories: run.processes.iter().filter(|process| process.kind() == "history").count() > 1,
-    })?;
-    let mut run = Run {
-        args,
-        hall: Rc::new(hall),
-        users: JoinSet::new(),
-        began: Instant::now(),
-        talked: None,
-        enough: false,
-        settled: None,
-        meter: Meter::start(folder)?,
-        costs: None,
-    };
-    run.arrive(target.gateways());
+        histories: has_histories(folder)?,
+        counted: Counted::new()?,
+    });
+    let course = Course::begin(Rc::new(hall), target.gateways());
+    let mut run = Run { args, course, enough: false, meter: Meter::start(folder)?, costs: None };
     let mut progress = Progress::new();
     let interrupted = run.play(&mut progress).await;
     progress.end();
     run.report(End::of::<Violation>(interrupted)?)
 }
 
+/// Whether several history services run here: then one that is killed takes nothing away.
+///
+/// # Errors
+/// If run.json cannot be read.
+pub(super) fn has_histories(folder: &Path) -> anyhow::Result<bool> {
+    let run = runfile::RunFile::read(folder)?.unwrap_or_default();
+    Ok(run.processes.iter().filter(|process| process.kind() == "history").count() > 1)
+}
+
 impl Run<'_> {
-    fn arrive(&mut self, gateways: &[Rc<str>]) {
-        let gateways: Rc<[Rc<str>]> = gateways.into();
-        let arrivals = Arc::new(Semaphore::new(ARRIVALS));
-        for room in 0..usize::try_from(self.args.rooms).unwrap_or(usize::MAX) {
-            for member in 0..self.args.members {
-                let (hall, gateways, arrivals) = (Rc::clone(&self.hall), Rc::clone(&gateways), Arc::clone(&arrivals));
-                self.users.spawn_local(life::play(hall, room, member, gateways, arrivals));
-            }
-        }
+    fn hall(&self) -> &Hall {
+        &self.course.hall
     }
 
     /// Plays until the run is over, or `true`, is interrupted.
@@ -160,68 +151,44 @@ impl Run<'_> {
                     }
                     progress.show(&self.bars());
                 }
-                Some(ended) = self.users.join_next() => ended.context("a member's task failed")??,
+                ended = self.course.ended() => ended?,
             }
         }
     }
 
     /// Moves on to the next phase where the present one is over; whether the run is.
     fn look(&mut self) -> anyhow::Result<bool> {
-        if let Some(strikes) = &self.hall.strikes {
+        let strikes = self.hall().strikes.clone();
+        if let Some(strikes) = &strikes {
             strikes.failure()?;
             self.meter.look()?;
         }
-        let quiet = self.hall.look()?;
-        let now = Instant::now();
-        let phase = *self.hall.phase.borrow();
-        match phase {
-            Phase::Arriving if self.hall.arrived.get() == self.args.rooms * u32::from(self.args.members) => {
+        let seconds = Duration::from_secs(self.args.seconds);
+        let enough = self.enough || self.course.talked.is_some_and(|talked| talked.elapsed() >= seconds);
+        let up = || strikes.as_ref().is_none_or(|strikes| strikes.end());
+        match self.course.look(enough, up, Duration::MAX)? {
+            Turn::Talks => {
                 // Only what is said is measured, not the arrival.
                 self.meter.restart()?;
-                self.talked = Some(now);
-                if let Some(strikes) = &self.hall.strikes {
+                if let Some(strikes) = &strikes {
                     strikes.begin();
                 }
-                self.hall.phase.send_replace(Phase::Talking);
             }
-            Phase::Arriving if now > self.began + ARRIVE_WITHIN => {
-                bail!("{} members have come within {} s", self.hall.arrived.get(), ARRIVE_WITHIN.as_secs());
-            }
-            Phase::Talking
-                if self.enough
-                    || self.talked.is_some_and(|talked| now >= talked + Duration::from_secs(self.args.seconds)) =>
-            {
-                self.costs = Some(self.meter.read()?);
-                self.settled = Some(now);
-                self.hall.phase.send_replace(Phase::Settling);
-            }
-            Phase::Settling => {
-                let up = self.hall.strikes.as_ref().is_none_or(|strikes| strikes.end());
-                let behind = self.hall.behind();
-                if up && quiet && behind.is_none() {
-                    self.hall.phase.send_replace(Phase::Leaving);
-                } else if let Some(violation) = behind
-                    && self.settled.is_some_and(|settled| now > settled + ARRIVE_WITHIN)
-                {
-                    return Err(violation.into());
-                } else if self.settled.is_some_and(|settled| now > settled + 2 * ARRIVE_WITHIN) {
-                    bail!("not quiet within {} s", 2 * ARRIVE_WITHIN.as_secs());
-                }
-            }
-            Phase::Leaving if self.users.is_empty() => return Ok(true),
-            Phase::Arriving | Phase::Talking | Phase::Leaving => {}
+            Turn::Settles => self.costs = Some(self.meter.read()?),
+            Turn::Over => return Ok(true),
+            Turn::None => {}
         }
         Ok(false)
     }
 
     fn bars(&self) -> Vec<Bar> {
-        let tally = self.hall.tally();
-        let talked = self.talked.map_or(0, |talked| talked.elapsed().as_secs()).min(self.args.seconds);
+        let tally = self.hall().tally();
+        let talked = self.course.talked.map_or(0, |talked| talked.elapsed().as_secs()).min(self.args.seconds);
         let members = u64::from(self.args.rooms) * u64::from(self.args.members);
         let bar = |what, now, of, beside| Bar { what, now, of, beside };
         let (messages, gaps) = (tally.messages, tally.gaps);
         vec![
-            bar("members", u64::from(self.hall.arrived.get()), members, format!("{} reconnects", tally.reconnects)),
+            bar("members", u64::from(self.hall().arrived.get()), members, format!("{} reconnects", tally.reconnects)),
             bar("seconds", talked, self.args.seconds, format!("{messages} messages, {gaps} gaps")),
         ]
     }
@@ -233,10 +200,10 @@ impl Run<'_> {
             None => self.meter.read()?,
         };
         let now = Instant::now();
-        let (connected, settled) = (self.talked.unwrap_or(now), self.settled.unwrap_or(now));
-        let connect = (connected - self.began).as_secs_f64();
+        let (connected, settled) = (self.course.talked.unwrap_or(now), self.course.settled.unwrap_or(now));
+        let connect = (connected - self.course.began).as_secs_f64();
         let talk = (settled - connected).as_secs_f64();
-        let report = RoomsReport::new(self.args, &self.hall, (connect, talk), costs, violation, interrupted);
+        let report = RoomsReport::new(self.args, &self.course.hall, (connect, talk), costs, violation, interrupted);
         report.print(self.args.target.json)?;
         Ok(code)
     }

@@ -104,7 +104,6 @@ impl RoomsReport {
         let (message, delivery) = (self.cpu_us_per_message, self.gateway_us_per_delivery);
         line("CPU us", format_args!("{message:.1} of all per message, {delivery:.2} of gateways per message received"));
         if let Some(strikes) = &self.strikes {
-            line("kills", strikes.kills);
             print_strikes(strikes);
         }
         print_costs(&self.costs);

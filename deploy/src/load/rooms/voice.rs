@@ -15,11 +15,11 @@ const AWAY_MAX: Duration = Duration::from_secs(4);
 
 /// How members behave.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(in crate::load) struct Plan {
     /// Between a reply and the next push.
-    pub(super) pace: Duration,
+    pub(in crate::load) pace: Duration,
     /// Mean time between a member's leaves and cuts; zero: it stays.
-    pub(super) churn: Duration,
+    pub(in crate::load) churn: Duration,
 }
 
 /// What a member pushes.
@@ -172,7 +172,8 @@ fn repeat(push: Push) -> Option<Push> {
     }
 }
 
-fn draw(mean: Duration, rng: &mut StdRng) -> Option<Duration> {
+/// A time until something happens, of this mean; zero: never.
+pub(in crate::load) fn draw(mean: Duration, rng: &mut StdRng) -> Option<Duration> {
     (!mean.is_zero()).then(|| mean.mul_f64(rng.random_range(0.0..2.0)))
 }
 

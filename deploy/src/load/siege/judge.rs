@@ -11,7 +11,7 @@ mod chats;
 mod tests;
 mod users;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use switchboard_contract::lobby::Role;
@@ -19,6 +19,11 @@ use switchboard_contract::lobby::Role;
 use super::super::checker::{Counts, Moment, Plan, Push, Queue, Took, Violation, Who};
 use chats::{ChatIndex, Chats};
 use users::Users;
+
+/// What may still come of a student that has left is over after this time.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// After so long a teacher has been told that the chat of a student that left is over, however often it was away.
+const TOLD_WITHIN: Duration = Duration::from_secs(180);
 
 /// How a chat's end is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +100,9 @@ pub(super) struct Judge {
     queue: Queue,
     /// Students that asked for a place.
     asked: BTreeSet<u32>,
+    /// Students that have left for good, when, in that order; and how many were forgotten.
+    done: VecDeque<(Duration, u32)>,
+    forgotten: u64,
     /// The last count of students that each teacher was told.
     told: BTreeMap<Who, u64>,
     gaps: u64,
@@ -111,6 +119,8 @@ impl Judge {
             chats: Chats::default(),
             queue: Queue::default(),
             asked: BTreeSet::new(),
+            done: VecDeque::new(),
+            forgotten: 0,
             told: BTreeMap::new(),
             gaps: 0,
         }
@@ -194,6 +204,40 @@ impl Judge {
     /// Whether this client has been told that no student is left.
     pub(super) fn knows_the_end(&self, who: Who) -> bool {
         self.told.get(&who) == Some(&0)
+    }
+
+    /// This student has left, and its client is gone.
+    pub(super) fn done(&mut self, student: u32, at: Duration) {
+        self.done.push_back((at, student));
+    }
+
+    /// Forgets students that have been gone for a while, so that a run may last as long as it likes.
+    ///
+    /// # Errors
+    /// If a teacher was never told that such a student's chat is over: it would keep its place for ever.
+    pub(super) fn forget(&mut self, now: Duration) -> Result<(), Violation> {
+        while let Some((left, student)) = self.done.front().copied()
+            && now.saturating_sub(left) >= FORGET_AFTER
+        {
+            if let Some((who, chat)) = self.chats.untold(student) {
+                let late = now.saturating_sub(left) >= TOLD_WITHIN;
+                let untold = Violation::Incomplete { who, chat, what: "its teacher's being told" };
+                return if late { Err(untold) } else { Ok(()) };
+            }
+            self.done.pop_front();
+            let who = Who::student(student);
+            self.chats.forget(student);
+            self.users.forget(who);
+            self.queue.forget(student, self.order);
+            self.open.remove(&who);
+            self.forgotten += u64::from(self.asked.remove(&student));
+        }
+        Ok(())
+    }
+
+    /// The student that certainly waits for longest, and since when.
+    pub(super) fn waits_longest(&self) -> Option<(u32, Duration)> {
+        self.queue.waits_longest()
     }
 
     /// Gaps that clients were shown.
@@ -364,7 +408,7 @@ impl Judge {
         if counts.waiting + counts.chatting + counts.finished != counts.students {
             return wrong("the total is not the sum");
         }
-        if counts.students > u64::try_from(self.asked.len()).unwrap_or(u64::MAX) {
+        if counts.students > self.forgotten.saturating_add(u64::try_from(self.asked.len()).unwrap_or(u64::MAX)) {
             return wrong("more students than were ever ready");
         }
         self.told.insert(who, counts.students);

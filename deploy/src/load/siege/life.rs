@@ -5,11 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use switchboard_contract::lobby::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::super::checker::{Counts, Push, Violation, Who};
+use super::super::rooms::draw;
 use super::super::world::{Halt, Id};
 use super::Siege;
 use super::backoff;
@@ -22,10 +25,17 @@ use crate::client::{Frame, Outgoing, ReplyIn, Socket, SocketError, Vsn};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a socket may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Who was cut off comes back after up to this time, the square of chance: mostly within the grace time.
+const AWAY_MAX: Duration = Duration::from_secs(15);
+/// Of those that go, so many students leave for good, and the others are cut off. Percent.
+const LEAVES: u32 = 25;
+
 /// Why a socket is no longer served.
 enum Parted {
     /// It is lost; the user comes back.
     Lost,
+    /// It was cut; the user comes back after this time.
+    Cut(Duration),
     /// The user has left.
     Left,
 }
@@ -37,6 +47,7 @@ struct Life {
     lobby: String,
     new_chat: String,
     player: Player,
+    rng: StdRng,
     open: HashMap<u64, Ask>,
     /// The ref of the present join of each topic.
     joins: HashMap<String, u64>,
@@ -58,9 +69,13 @@ pub(in crate::load) async fn play(
         Role::Teacher => ("presence:teachers".to_owned(), format!("new:chat:{id}")),
         Role::Student => (format!("presence:student:{id}"), "new:chat".to_owned()),
     };
-    let player = Player::new(who.role, siege.world.plan.messages, siege.pace);
     let (open, joins, connected) = (HashMap::new(), HashMap::new(), Duration::ZERO);
-    let mut life = Life { siege, who, id, lobby, new_chat, player, open, joins, connected, arrival };
+    let number = u64::from(who.n) << 1 | u64::from(who.role == Role::Teacher);
+    let mut rng = StdRng::seed_from_u64(siege.seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    // Of a long run, not all are equally fast, so that chats do not end in waves.
+    let pace = if siege.churn.is_zero() { siege.pace } else { siege.pace.mul_f64(rng.random_range(0.5..1.5)) };
+    let player = Player::new(who.role, siege.world.plan.messages, pace);
+    let mut life = Life { siege, who, id, lobby, new_chat, player, rng, open, joins, connected, arrival };
     life.play(&gateways, at).await?;
     let repeated = &life.siege.repeated;
     repeated.set(repeated.get() + life.player.repeated);
@@ -78,45 +93,59 @@ impl Life {
         loop {
             let url = &gateways[at % gateways.len()];
             at += 1;
-            let Ok(Ok(mut socket)) = timeout(CONNECT_TIMEOUT, self.siege.world.connect(self.who, url)).await else {
-                sleep(backoff::socket(tries)).await;
-                tries += 1;
-                continue;
+            let connecting = timeout(CONNECT_TIMEOUT, self.siege.world.connect(self.who, url)).await;
+            let mut socket = match connecting {
+                Ok(Ok(socket)) => socket,
+                Ok(Err(error)) if self.siege.strikes.is_none() => return Err(Halt::Connect(self.who, error)),
+                Ok(Err(_)) | Err(_) => {
+                    sleep(backoff::socket(tries)).await;
+                    tries += 1;
+                    continue;
+                }
             };
             tries = 0;
             self.connected = self.siege.world.now();
             if !std::mem::take(&mut first) {
                 self.siege.reconnects.set(self.siege.reconnects.get() + 1);
-                self.siege.strikes.reconnected();
+                if let Some(strikes) = &self.siege.strikes {
+                    strikes.reconnected();
+                }
             }
             self.player.opened();
-            match self.serve(&mut socket).await? {
+            let away = match self.serve(&mut socket).await? {
                 Parted::Left => {
                     let _answered = timeout(CLOSE_TIMEOUT, socket.close()).await;
                     return Ok(());
                 }
                 Parted::Lost => {
-                    self.see(Event::Lost)?;
-                    self.player.lost();
-                    self.open.clear();
-                    self.joins.clear();
-                    if self.player.has_left() {
-                        return Ok(());
-                    }
-                    sleep(backoff::socket(tries)).await;
-                    tries += 1;
+                    tries = 1;
+                    backoff::socket(0)
                 }
+                Parted::Cut(away) => away,
+            };
+            drop(socket);
+            self.see(Event::Lost)?;
+            self.player.lost();
+            self.open.clear();
+            self.joins.clear();
+            if self.player.has_left() {
+                return Ok(());
             }
+            sleep(away).await;
         }
     }
     /// Plays on one socket.
     async fn serve(&mut self, socket: &mut Socket) -> Result<Parted, Halt> {
-        let over = self.siege.world.over.clone();
+        let over = match self.who.role {
+            Role::Teacher => self.siege.world.over.clone(),
+            Role::Student => self.siege.closing.clone(),
+        };
         let over = over.cancelled();
         tokio::pin!(over);
         let mut claims: Interval = interval(self.siege.world.claim_every);
         claims.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let capacity = self.siege.world.plan.capacity;
+        let mut goes = draw(self.siege.churn, &mut self.rng).map(|after| Instant::now() + after);
         loop {
             for ask in std::mem::take(&mut self.player.asks) {
                 match self.send(socket, ask)? {
@@ -148,16 +177,31 @@ impl Life {
                         self.player.asks.push(Ask::Claim);
                     }
                 }
-                () = &mut over, if teaches && !self.player.is_leaving() => self.player.leave(),
+                () = sleep_until(goes.unwrap_or_else(Instant::now)),
+                    if goes.is_some() && !self.siege.closing.is_cancelled() =>
+                {
+                    if teaches || self.rng.random_range(0..100) >= LEAVES {
+                        let chance: f64 = self.rng.random();
+                        return Ok(Parted::Cut(AWAY_MAX.mul_f64(chance * chance)));
+                    }
+                    goes = None;
+                    self.player.leave();
+                }
+                () = &mut over, if !self.player.is_leaving() => self.player.leave(),
             }
         }
     }
 
-    /// A socket may be lost to a kill, but is never closed for what the client did.
+    /// A socket may be lost to a kill, and only to one, but is never closed for what the client did.
     fn parted(&self, error: &SocketError) -> Result<Parted, Halt> {
         match error {
             SocketError::Closed { code: Some(1002 | 1003 | 1007 | 1009) } | SocketError::Encode(_) => {
                 Err(self.unexpected(error))
+            }
+            SocketError::Closed { .. } | SocketError::HeartbeatLost | SocketError::Ws(_)
+                if self.siege.strikes.is_none() =>
+            {
+                Err(self.unexpected(format_args!("its socket was lost: {error}")))
             }
             SocketError::Closed { .. } | SocketError::HeartbeatLost | SocketError::Ws(_) => Ok(Parted::Lost),
         }
@@ -226,6 +270,7 @@ impl Life {
                 let status: StatusIn = serde_json::from_str(json).map_err(|error| self.unexpected(error))?;
                 let StudentsIn { total, waiting, chatting, finished } = status.students;
                 let counts = Counts { teachers: status.teachers.total, students: total, waiting, chatting, finished };
+                self.siege.counts.set(Some(counts));
                 self.see(Event::Status(counts))
             }
             ("queue:position", None) => Ok(()),
@@ -294,6 +339,9 @@ impl Life {
         }
         let answer = match reply {
             Ok(_) => Answer::Ok(fields.seq.unwrap_or(0)),
+            Err(_) if reason == "unavailable" && self.siege.strikes.is_none() => {
+                return Err(self.unexpected(format_args!("{ask:?} was unavailable, and nothing had been killed")));
+            }
             Err(_) if reason == "unavailable" => {
                 self.siege.unavailable.set(self.siege.unavailable.get() + 1);
                 Answer::Unavailable

@@ -28,9 +28,10 @@ use std::time::Duration;
 use serde::Serialize;
 use switchboard_contract::process::UsageError;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::LobbyArgs;
-use super::checker::{Plan, Took, Violation, Who};
+use super::checker::{Counts, Plan, Took, Violation, Who};
 use super::lobby::ARRIVALS;
 use super::world::{Halt, World};
 use judge::{Event, Judge};
@@ -46,8 +47,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// What all users of such a run share, and its killer.
 pub(super) struct Siege {
     pub(super) world: Rc<World>,
-    pub(super) strikes: Rc<Strikes>,
+    pub(super) strikes: Option<Rc<Strikes>>,
     pace: Duration,
+    /// Mean time until a user is cut off, or a student leaves before its time; zero: never.
+    churn: Duration,
+    /// Of the chances of users that go.
+    seed: u64,
+    /// Students leave when this is cancelled, wherever they are.
+    pub(super) closing: CancellationToken,
+    /// What a teacher was told last.
+    counts: Cell<Option<Counts>>,
     judge: RefCell<Judge>,
     reconnects: Cell<u64>,
     repeated: Cell<u64>,
@@ -66,7 +75,7 @@ pub(super) struct SiegeReport {
     /// Gaps that clients were shown.
     pub(super) gaps: u64,
     #[serde(flatten)]
-    pub(super) strikes: StrikesReport,
+    pub(super) strikes: Option<StrikesReport>,
     /// `--seed` repeats the times of the kills.
     pub(super) seed: Option<u64>,
 }
@@ -98,15 +107,60 @@ impl Siege {
         if let Some(seed) = strikes.seed() {
             eprintln!("the times of the kills are random: --seed {seed} repeats them");
         }
-        Ok(Some(Rc::new(Siege {
+        let pace = Duration::from_millis(args.pace);
+        Ok(Some(Rc::new(Siege::of(world, Some(strikes), pace, Duration::ZERO, 0))))
+    }
+
+    /// One whose users go after so long, each side of a chat waiting for `pace` before it answers. Without strikes
+    /// sockets are not lost, and nothing is `unavailable`.
+    pub(super) fn of(
+        world: &Rc<World>,
+        strikes: Option<Rc<Strikes>>,
+        pace: Duration,
+        churn: Duration,
+        seed: u64,
+    ) -> Siege {
+        Siege {
             world: Rc::clone(world),
             strikes,
-            pace: Duration::from_millis(args.pace),
+            pace,
+            churn,
+            seed,
+            closing: CancellationToken::new(),
+            counts: Cell::new(None),
             judge: RefCell::new(Judge::new(Plan { answer_within: ANSWER_WITHIN, ..world.plan })),
             reconnects: Cell::new(0),
             repeated: Cell::new(0),
             unavailable: Cell::new(0),
-        })))
+        }
+    }
+
+    /// What a teacher was told last of the lobby.
+    pub(super) fn counts(&self) -> Option<Counts> {
+        self.counts.get()
+    }
+
+    /// This student has left, and its client is gone: it is forgotten after a while.
+    pub(super) fn done(&self, student: u32) {
+        self.judge.borrow_mut().done(student, self.world.now());
+    }
+
+    /// Judges what does not come, and forgets who is done.
+    ///
+    /// # Errors
+    /// If something is late, or a student has waited in the queue for longer than `wait_max`.
+    pub(super) fn look(&self, wait_max: Duration) -> Result<(), Violation> {
+        let now = self.world.now();
+        let mut judge = self.judge.borrow_mut();
+        judge.overdue(now)?;
+        judge.forget(now)?;
+        match judge.waits_longest() {
+            Some((student, since)) if now.saturating_sub(since) > wait_max => {
+                let what = format!("it has waited for {} s, and teachers have places", wait_max.as_secs());
+                Err(Violation::Unexpected { who: Who::student(student), what })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Tells the judge what a user, connected since then, sends or sees.
@@ -114,7 +168,13 @@ impl Siege {
         let at = self.world.now();
         let took = self.judge.borrow_mut().observe(who, at, event)?;
         if let Some(took) = took {
-            self.world.took(took);
+            match took {
+                // Who is cut off on purpose hears late, and that says nothing of the system.
+                Took::Message(after) if !self.churn.is_zero() && at.saturating_sub(after) < connected => {
+                    self.world.count(|tally| tally.messages += 1);
+                }
+                Took::Message(_) | Took::Ack(_) => self.world.took(took),
+            }
             match took {
                 Took::Message(after) => self.saw(Some(at.saturating_sub(after)), connected),
                 Took::Ack(_) => {}
@@ -124,7 +184,9 @@ impl Siege {
     }
 
     fn saw(&self, said: Option<Duration>, connected: Duration) {
-        self.strikes.saw(said, connected);
+        if let Some(strikes) = &self.strikes {
+            strikes.saw(said, connected);
+        }
     }
 
     /// Whether a push is still unanswered though its time is over.
@@ -156,8 +218,8 @@ impl Siege {
             pushes_repeated: self.repeated.get(),
             unavailable: self.unavailable.get(),
             gaps: self.judge.borrow().gaps(),
-            strikes: self.strikes.report(),
-            seed: self.strikes.seed(),
+            strikes: self.strikes.as_ref().map(|strikes| strikes.report()),
+            seed: self.strikes.as_ref().and_then(|strikes| strikes.seed()),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A join that is refused is tried again as phoenix.js does. phoenix.js also gives up one without an answer after 10 s;
 //! nothing of that is here, as the judge ends the run after the protocol's 5 s, unless the socket is lost before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use super::talk::{Joined, Talk};
 
 /// After `unavailable`, a push is sent again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Chats that a user remembers to be over: of a long life, the last ones.
+const PAST_MAX: usize = 256;
 
 /// Something to be asked of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +66,7 @@ pub(super) struct Player {
     tries: usize,
     talks: BTreeMap<Rc<str>, Talk>,
     /// Chats that are over for it: one that is shown late is not joined again.
-    past: BTreeSet<Rc<str>>,
+    past: VecDeque<Rc<str>>,
     timers: Vec<(Duration, Timer)>,
     leaving: bool,
     left: bool,
@@ -84,7 +87,7 @@ impl Player {
             joined: Joined::No,
             tries: 0,
             talks: BTreeMap::new(),
-            past: BTreeSet::new(),
+            past: VecDeque::new(),
             timers: Vec::new(),
             leaving: false,
             left: false,
@@ -213,7 +216,7 @@ impl Player {
 
     /// `new:chat`; whether it is one that it had not been shown.
     pub(super) fn shown(&mut self, chat: &str) -> bool {
-        if self.leaving || self.talks.contains_key(chat) || self.past.contains(chat) {
+        if self.leaving || self.talks.contains_key(chat) || self.past.iter().any(|past| **past == *chat) {
             return false;
         }
         let id: Rc<str> = chat.into();
@@ -248,7 +251,10 @@ impl Player {
         let Some(talk) = self.talks.get_mut(chat).filter(|talk| !talk.over) else { return };
         talk.over = true;
         let whole = talk.whole(self.role, self.messages);
-        self.past.insert(chat.into());
+        self.past.push_back(chat.into());
+        if self.past.len() > PAST_MAX {
+            self.past.pop_front();
+        }
         if talk.joined == Joined::Yes {
             self.asks.push(Ask::LeaveChat(chat.into()));
         } else {
@@ -260,7 +266,7 @@ impl Player {
             // It is in the queue already.
             (Role::Student, End::Requeued) => {}
             (Role::Student, End::Terminated | End::Refused) => {
-                if self.joined == Joined::Yes {
+                if self.joined == Joined::Yes && !self.leaving {
                     self.asks.push(Ask::Ready);
                 }
             }
@@ -288,6 +294,7 @@ impl Player {
         let asks = &mut self.asks;
         match timer {
             Timer::Rejoin => self.join(),
+            Timer::Ready if self.leaving => {}
             Timer::Ready => {
                 self.repeated += 1;
                 asks.push(Ask::Ready);

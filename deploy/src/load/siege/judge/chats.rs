@@ -1,6 +1,6 @@
 //! Chats over all joins of their two: everything once, in order, to the right side, while they are active.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use switchboard_contract::lobby::Role;
@@ -26,12 +26,15 @@ struct Said {
 struct Side {
     /// Shown on the present channel of the lobby.
     shown: bool,
+    was_shown: bool,
     enters: bool,
     /// Told ready on the present channel.
     ready: bool,
     was_ready: bool,
-    /// It was told the end.
+    /// It was told the end, by an event.
     over: bool,
+    /// It knows of the end, by an event or a refusal.
+    knows_the_end: bool,
     gap: bool,
     said: Vec<Said>,
     /// The last message that it heard, and its place.
@@ -100,7 +103,9 @@ pub(super) struct Told {
 #[derive(Debug, Default)]
 pub(super) struct Chats {
     index: HashMap<Box<str>, ChatIndex>,
-    all: Vec<Chat>,
+    all: BTreeMap<ChatIndex, Chat>,
+    /// The number of the next one.
+    next: ChatIndex,
     of: HashMap<Who, Vec<ChatIndex>>,
     /// When each may be over if a side has not entered, in the order they were seen.
     entered_by: VecDeque<(Duration, ChatIndex)>,
@@ -113,17 +118,20 @@ impl Chats {
     }
 
     pub(super) fn id(&self, chat: ChatIndex) -> String {
-        self.all.get(chat).map_or_else(String::new, |chat| chat.id.to_string())
+        self.all.get(&chat).map_or_else(String::new, |chat| chat.id.to_string())
     }
 
     pub(super) fn pair(&self, chat: ChatIndex) -> Option<(u32, u32)> {
-        self.all.get(chat).map(|chat| chat.pair)
+        self.all.get(&chat).map(|chat| chat.pair)
+    }
+
+    fn chats_of(&self, who: Who) -> impl Iterator<Item = &Chat> {
+        self.of.get(&who).into_iter().flatten().filter_map(|at| self.all.get(at))
     }
 
     /// Those of a user's chats whose end is not known.
     pub(super) fn pairs(&self, who: Who) -> Vec<(u32, u32)> {
-        let of = self.of.get(&who).into_iter().flatten().map(|at| &self.all[*at]);
-        of.filter(|chat| !chat.ended).map(|chat| chat.pair).collect()
+        self.chats_of(who).filter(|chat| !chat.ended).map(|chat| chat.pair).collect()
     }
 
     /// A chat that may be over because one side has not entered it for so long; each one once.
@@ -132,7 +140,7 @@ impl Chats {
             && by <= now
         {
             self.entered_by.pop_front();
-            let chat = &self.all[at];
+            let Some(chat) = self.all.get(&at) else { continue };
             if !chat.sides.iter().all(|side| side.was_ready) {
                 return Some(chat.pair);
             }
@@ -142,7 +150,7 @@ impl Chats {
 
     fn get(&mut self, chat: &str) -> Option<&mut Chat> {
         let at = self.at(chat);
-        self.all.get_mut(at)
+        self.all.get_mut(&at)
     }
 
     fn own(&mut self, who: Who, chat: &str, what: &'static str) -> Result<&mut Chat, Violation> {
@@ -153,7 +161,9 @@ impl Chats {
     /// A new channel of the lobby may be shown every chat again.
     pub(super) fn lobby_joined(&mut self, who: Who) {
         for at in self.of.get(&who).into_iter().flatten() {
-            self.all[*at].side(who.role).shown = false;
+            if let Some(chat) = self.all.get_mut(at) {
+                chat.side(who.role).shown = false;
+            }
         }
     }
 
@@ -168,18 +178,22 @@ impl Chats {
     ) -> Result<bool, Violation> {
         let first = !self.index.contains_key(chat);
         if first {
-            let index = self.all.len();
+            let index = self.next;
+            self.next += 1;
             self.entered_by.push_back((at + NEVER_ENTERED, index));
             self.index.insert(chat.into(), index);
             for who in [Who::teacher(pair.0), Who::student(pair.1)] {
                 self.of.entry(who).or_default().push(index);
             }
             let (id, sides) = (chat.into(), <[Side; 2]>::default());
-            self.all.push(Chat { id, pair, sides, seen: (at, order), proven: 0, asked_to_end: false, ended: false });
+            let chat = Chat { id, pair, sides, seen: (at, order), proven: 0, asked_to_end: false, ended: false };
+            self.all.insert(index, chat);
         }
         let wrong = Violation::WrongPair { who, chat: chat.to_owned(), teacher: pair.0, student: pair.1 };
         let Some(it) = self.get(chat).filter(|it| it.pair == pair && it.has(who)) else { return Err(wrong) };
-        if std::mem::replace(&mut it.side(who.role).shown, true) {
+        let side = it.side(who.role);
+        side.was_shown = true;
+        if std::mem::replace(&mut side.shown, true) {
             return Err(Violation::ShownTwice { who, chat: chat.to_owned() });
         }
         Ok(first)
@@ -244,7 +258,7 @@ impl Chats {
         seq: u64,
         capacity: u32,
     ) -> Result<(), Violation> {
-        let Some(it) = self.all.get_mut(chat) else { return Ok(()) };
+        let Some(it) = self.all.get_mut(&chat) else { return Ok(()) };
         let heard = it.side(who.role.other()).heard;
         let id = it.id.to_string();
         let side = it.side(who.role);
@@ -271,18 +285,17 @@ impl Chats {
 
     /// The chat was active at this point: with how many others of its two at the same time?
     fn proven(&mut self, chat: ChatIndex, until: u64, capacity: u32) -> Result<(), Violation> {
-        let it = &mut self.all[chat];
+        let Some(it) = self.all.get_mut(&chat) else { return Ok(()) };
         let (from, pair) = (it.proven.max(it.seen.1), it.pair);
         if until <= it.proven {
             return Ok(());
         }
         it.proven = until;
         for (who, limit) in [(Who::teacher(pair.0), capacity), (Who::student(pair.1), 1)] {
-            let Some(of) = self.of.get(&who) else { continue };
-            let chats = || of.iter().map(|at| &self.all[*at]);
             // The most are active at once where one begins.
-            let begins = chats().map(|chat| chat.seen.1).filter(|begin| (from..=until).contains(begin));
-            let most = begins.map(|begin| chats().filter(|chat| chat.spans(begin)).count()).max().unwrap_or(0);
+            let begins = self.chats_of(who).map(|chat| chat.seen.1).filter(|begin| (from..=until).contains(begin));
+            let most =
+                begins.map(|begin| self.chats_of(who).filter(|chat| chat.spans(begin)).count()).max().unwrap_or(0);
             let most = u32::try_from(most).unwrap_or(u32::MAX);
             if most > limit {
                 return Err(match who.role {
@@ -353,6 +366,7 @@ impl Chats {
             // Another push that was on its way is refused too, and the event may still come.
             End::Refused => {}
         }
+        it.sides[by].knows_the_end = true;
         let known = std::mem::replace(&mut it.ended, true);
         let ready = it.sides.iter().all(|side| side.was_ready);
         let (pair, seen_at, asked) = (it.pair, it.seen.0, it.asked_to_end);
@@ -362,14 +376,37 @@ impl Chats {
 
     /// Whether this student has had a whole chat.
     pub(super) fn served(&self, student: u32, messages: u32) -> bool {
-        let of = self.of.get(&Who::student(student)).into_iter().flatten();
-        let mut chats = of.map(|at| &self.all[*at]);
-        chats.any(|chat| chat.ended && chat.sides.iter().all(|side| side.heard.0 == messages))
+        self.chats_of(Who::student(student))
+            .any(|chat| chat.ended && chat.sides.iter().all(|side| side.heard.0 == messages))
+    }
+
+    /// A chat of this student whose teacher was shown it, and does not know of its end.
+    pub(super) fn untold(&self, student: u32) -> Option<(Who, String)> {
+        let mut chats = self.chats_of(Who::student(student));
+        let chat = chats.find(|chat| chat.sides[0].was_shown && !chat.sides[0].knows_the_end)?;
+        Some((Who::teacher(chat.pair.0), chat.id.to_string()))
+    }
+
+    /// Forgets all chats of a student.
+    pub(super) fn forget(&mut self, student: u32) {
+        for at in self.of.remove(&Who::student(student)).unwrap_or_default() {
+            let Some(chat) = self.all.remove(&at) else { continue };
+            self.index.remove(&chat.id);
+            if let Some(of) = self.of.get_mut(&Who::teacher(chat.pair.0)) {
+                of.retain(|other| *other != at);
+            }
+        }
+    }
+
+    /// How many are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.len() + self.index.len() + self.of.values().map(Vec::len).sum::<usize>()
     }
 
     /// Whether anything acknowledged was never heard, though no end came between.
     pub(super) fn finish(&self) -> Result<(), Violation> {
-        for chat in self.all.iter().filter(|chat| !chat.ended) {
+        for chat in self.all.values().filter(|chat| !chat.ended) {
             for (by, who) in [Who::teacher(chat.pair.0), Who::student(chat.pair.1)].into_iter().enumerate() {
                 if let Some(n) = chat.missed(by) {
                     return Err(Violation::Missed { who, chat: chat.id.to_string(), n });

@@ -266,3 +266,71 @@ fn counts_add_up() {
     assert!(matches!(story.sees(T(0), status(1, 1)), Err(Violation::Counts { .. })));
     assert!(matches!(story.sees(T(0), status(2, 1)), Err(Violation::Counts { .. })));
 }
+
+#[test]
+fn however_many_students_come_and_go_the_judge_remembers_few() {
+    let mut story = Story::new();
+    let mut most = 0;
+    for n in 0..500 {
+        let chat = format!("c{n}");
+        story.chat(&chat, 0, n);
+        story.says(T(0), &chat, 1, 1).unwrap();
+        story.hears(S(n), &chat, 1, 1).unwrap();
+        story.does(S(n), Push::Leave);
+        story.sees(T(0), Event::Ended(&chat, End::Terminated)).unwrap();
+        story.judge.done(n, story.now);
+        story.now += Duration::from_secs(1);
+        story.judge.forget(story.now).unwrap();
+        let Judge { open, chats, queue, asked, done, .. } = &story.judge;
+        most = most.max(open.len() + chats.len() + queue.len() + asked.len() + done.len() + story.judge.users.len());
+    }
+    assert!((120..800).contains(&most), "{most}");
+    let status = |students| Event::Status(Counts { teachers: 1, students, waiting: students, ..Counts::default() });
+    story.sees(T(0), status(500)).unwrap();
+    assert!(matches!(story.sees(T(0), status(501)), Err(Violation::Counts { .. })), "who is forgotten was there");
+}
+
+#[test]
+fn a_teacher_is_told_that_the_chat_of_a_student_that_left_is_over() {
+    let left = || {
+        let mut story = with_chat();
+        story.does(S(0), Push::Leave);
+        story.judge.done(0, story.now);
+        story
+    };
+    let mut story = left();
+    story.judge.forget(story.now + FORGET_AFTER).unwrap();
+    assert!(!story.judge.done.is_empty(), "its teacher may still be away");
+    let late = story.judge.forget(story.now + TOLD_WITHIN);
+    assert!(matches!(late, Err(Violation::Incomplete { who, .. }) if who == T(0)), "{late:?}");
+    let mut story = left();
+    story.asks(T(0), Push::JoinChat("c"), Err("not_found")).unwrap();
+    story.judge.forget(story.now + TOLD_WITHIN).unwrap();
+    assert!(story.judge.done.is_empty());
+}
+
+#[test]
+fn order_is_judged_although_others_were_forgotten() {
+    let mut story = Story::new();
+    for n in 0..3 {
+        story.chat(&format!("c{n}"), 0, n);
+        story.does(T(0), Push::Terminate(&format!("c{n}")));
+        story.sees(T(0), Event::Ended(&format!("c{n}"), End::Terminated)).unwrap();
+    }
+    // The third waits again, and the others are forgotten; then somebody who came later is taken before it.
+    story.does(S(2), Push::Ready);
+    for n in 0..2 {
+        story.does(S(n), Push::Leave);
+        story.judge.done(n, story.now);
+    }
+    story.now += FORGET_AFTER;
+    story.judge.forget(story.now).unwrap();
+    assert_eq!(story.judge.waits_longest().map(|(n, _)| n), Some(2));
+    story.does(S(3), Push::Ready);
+    story.does(T(1), Push::Join);
+    story.does(T(1), Push::Claim);
+    story.shown(T(1), "d", 1, 3).unwrap();
+    story.does(T(0), Push::Claim);
+    let late = story.shown(T(0), "e", 0, 2);
+    assert_eq!(late, Err(Violation::QueueOrder { earlier: 2, later: 3 }));
+}

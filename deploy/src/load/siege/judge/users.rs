@@ -65,6 +65,17 @@ impl Users {
         self.all.entry(who).or_default().leaves = true;
     }
 
+    /// How many are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Forgets somebody who has left for good.
+    pub(super) fn forget(&mut self, who: Who) {
+        self.all.remove(&who);
+    }
+
     /// Whether the server may have given it up since `seen`: it left, or was away for the grace time.
     pub(super) fn was_away_since(&self, who: Who, seen: Duration, now: Duration) -> bool {
         let Some(user) = self.all.get(&who) else { return false };

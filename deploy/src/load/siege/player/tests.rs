@@ -128,3 +128,28 @@ fn only_free_teachers_claim() {
     teacher.leave();
     assert!(!teacher.may_claim(1));
 }
+
+#[test]
+fn who_leaves_in_the_middle_of_a_chat_asks_for_no_other() {
+    let mut student = chatting(Role::Student);
+    student.leave();
+    assert_eq!(took(&mut student), [Ask::Leave]);
+    student.over("c", End::Terminated);
+    assert_eq!(took(&mut student), [Ask::LeaveChat("c".into())]);
+    student.answered(Ask::Ready, Answer::Unavailable, NOW);
+    student.tick(NOW + AGAIN_AFTER);
+    assert_eq!((took(&mut student), student.shown("d")), (vec![], false));
+    student.answered(Ask::Leave, Answer::Ok(0), NOW);
+    assert!(student.has_left());
+}
+
+#[test]
+fn of_chats_that_are_over_only_the_last_are_remembered() {
+    let mut teacher = Player::new(Role::Teacher, 1, Duration::ZERO);
+    for n in 0..PAST_MAX + 100 {
+        teacher.shown(&n.to_string());
+        teacher.over(&n.to_string(), End::Terminated);
+    }
+    assert_eq!((teacher.past.len(), teacher.talks.len()), (PAST_MAX, 0));
+    assert!(!teacher.shown("200"), "one that is told late is not joined again");
+}
