@@ -139,8 +139,9 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let read_alls = serve("read-all", incarnation.as_str(), HISTORY_READ_ALL).await?;
     let behinds = serve("behind", SERVICE, HISTORY_BEHIND).await?;
     let wants = serve("feed", SERVICE, HISTORY_FEED).await?;
-    let lobby = serve("lobby", SERVICE, HISTORY_LOBBY).await?;
-    let gateways = serve("gateways", SERVICE, HISTORY_GATEWAYS).await?;
+    // And these: who asks takes the first answer, and one that is paused keeps none from it.
+    let lobby = serve("lobby", incarnation.as_str(), HISTORY_LOBBY).await?;
+    let gateways = serve("gateways", incarnation.as_str(), HISTORY_GATEWAYS).await?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(%incarnation, "caught up");
     let lead = Lead::new(&nats, &incarnation, Duration::from_millis(args.room_linger_ms), window);

@@ -39,7 +39,7 @@ impl System {
     }
 
     /// These services reach this server alone, or all but it; they are ready.
-    async fn place(&self, services: &[Service], server: usize, there: bool) {
+    pub(crate) async fn place(&self, services: &[Service], server: usize, there: bool) {
         for service in services {
             self.links.set(*service, |n| if (n == server) == there { Mode::Open } else { Mode::Cut });
         }

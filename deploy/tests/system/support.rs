@@ -44,30 +44,19 @@ impl Place {
     }
 
     /// `switchboard up`, not necessarily ready.
-    pub(crate) fn up(&self, flags: &[&str]) -> Up {
+    pub(crate) fn up(&self, flags: &[&str]) -> Running {
         self.up_with(flags, &[])
     }
 
     /// The same with environment variables, which its processes inherit.
-    pub(crate) fn up_with(&self, flags: &[&str], variables: &[(&str, &str)]) -> Up {
+    pub(crate) fn up_with(&self, flags: &[&str], variables: &[(&str, &str)]) -> Running {
         let port = |port: u16| port.to_string();
-        let mut child = self
-            .switchboard(&["up"])
-            .args(["--gateway-port", &port(self.gateway_port), "--nats-port", &port(self.nats_port)])
+        let mut up = self.switchboard(&["up"]);
+        up.args(["--gateway-port", &port(self.gateway_port), "--nats-port", &port(self.nats_port)])
             .args(["--admin-port", &port(self.admin_port)])
             .args(flags)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("switchboard starts");
-        let lines = Arc::default();
-        let readers = [
-            collect(child.stdout.take().expect("piped"), &lines),
-            collect(child.stderr.take().expect("piped"), &lines),
-        ];
-        let id = child.id().and_then(ProcessId::of).expect("it runs");
-        Up { child, id, lines, readers }
+            .envs(variables.iter().copied());
+        Running::of(up)
     }
 
     pub(crate) fn run_file(&self) -> Option<RunFile> {
@@ -88,15 +77,28 @@ impl Drop for Place {
     }
 }
 
-/// A runner.
-pub(crate) struct Up {
+/// A runner, or a load.
+pub(crate) struct Running {
     child: tokio::process::Child,
     pub(crate) id: ProcessId,
     lines: Arc<Mutex<Vec<String>>>,
     readers: [JoinHandle<()>; 2],
 }
 
-impl Up {
+impl Running {
+    /// Starts it. What it says is kept, line by line.
+    pub(crate) fn of(mut command: Command) -> Running {
+        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = piped.spawn().expect("switchboard starts");
+        let lines = Arc::default();
+        let readers = [
+            collect(child.stdout.take().expect("piped"), &lines),
+            collect(child.stderr.take().expect("piped"), &lines),
+        ];
+        let id = child.id().and_then(ProcessId::of).expect("it runs");
+        Running { child, id, lines, readers }
+    }
+
     /// Waits until a line holds all of these texts.
     pub(crate) async fn says(&self, texts: &[&str]) {
         let found = || self.lines().iter().any(|line| texts.iter().all(|text| line.contains(text)));

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rustix::process::Signal;
 use switchboard_contract::admin;
 use switchboard_contract::process::UsageError;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::KillArgs;
@@ -30,6 +31,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) struct Orders {
     pub(super) kinds: Vec<Kill>,
+    /// Somebody else does it, and says when.
+    pub(super) from_outside: bool,
     every: Every,
     kills: Option<u32>,
     pause: Option<Duration>,
@@ -53,7 +56,13 @@ impl Orders {
             Every::Random(..) => Some(seed.unwrap_or_else(|| u64::from(rand::random::<u32>()))),
         };
         let KillArgs { kill, every, pause, drain, kills } = args.clone();
-        Ok(Some(Orders { kinds: kill, every, kills, pause, drain, seed }))
+        Ok(Some(Orders { kinds: kill, from_outside: false, every, kills, pause, drain, seed }))
+    }
+
+    /// Somebody else breaks what is of this kind.
+    pub(super) fn from_outside(kind: Kill) -> Orders {
+        let every = Every::Fixed(Duration::ZERO);
+        Orders { kinds: vec![kind], from_outside: true, every, kills: None, pause: None, drain: false, seed: None }
     }
 }
 
@@ -68,6 +77,22 @@ fn check(args: &KillArgs, folder: &Path) -> anyhow::Result<()> {
     if args.pause.is_some() && args.kill.iter().any(|kind| matches!(kind, Kill::Gateway | Kill::All)) {
         // Its sockets stay open, so that its clients' pushes are neither answered in time nor lost.
         bail!(UsageError("--pause: a gateway that is paused keeps no promise; it can be killed".into()));
+    }
+    Ok(())
+}
+
+/// Notes what somebody else breaks: SIGUSR2 says that something is about to break, and the next one that all serves
+/// again.
+///
+/// # Errors
+/// If signals cannot be listened to.
+pub(super) async fn heed(strikes: Rc<Strikes>) -> anyhow::Result<()> {
+    let mut signals = signal(SignalKind::user_defined2())?;
+    while signals.recv().await.is_some() {
+        match strikes.down() {
+            None => strikes.orders.kinds.iter().for_each(|kind| strikes.struck(*kind, &[], "broken from outside")),
+            Some(_) => strikes.served(),
+        }
     }
     Ok(())
 }

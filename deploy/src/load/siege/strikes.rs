@@ -33,6 +33,8 @@ pub(in crate::load) struct Strikes {
     killing: Cell<bool>,
     /// What was struck and does not serve again yet.
     down: Cell<Option<Kill>>,
+    /// How often what was struck served again.
+    served: Cell<u32>,
 }
 
 /// What the report adds.
@@ -61,8 +63,16 @@ impl Strikes {
         folder: &Path,
         began: Instant,
     ) -> anyhow::Result<Option<Rc<Strikes>>> {
-        let Some(orders) = Orders::new(args, seed, folder)? else { return Ok(None) };
-        Ok(Some(Rc::new(Strikes {
+        Ok(Orders::new(args, seed, folder)?.map(|orders| Self::of(orders, folder, began)))
+    }
+
+    /// Of what somebody else does to this kind.
+    pub(in crate::load) fn from_outside(kind: Kill, folder: &Path, began: Instant) -> Rc<Strikes> {
+        Self::of(Orders::from_outside(kind), folder, began)
+    }
+
+    fn of(orders: Orders, folder: &Path, began: Instant) -> Rc<Strikes> {
+        Rc::new(Strikes {
             takeovers: RefCell::new(Takeovers::new(&orders.kinds)),
             reconnects: RefCell::default(),
             orders,
@@ -73,7 +83,8 @@ impl Strikes {
             failed: RefCell::new(None),
             killing: Cell::new(false),
             down: Cell::new(None),
-        })))
+            served: Cell::new(0),
+        })
     }
 
     /// Of the times, where they are random.
@@ -86,12 +97,17 @@ impl Strikes {
         self.orders.kinds.iter().any(|kind| *kind == kill || *kind == Kill::All)
     }
 
-    /// Begins to kill.
+    /// Begins to kill, or to heed who does.
     pub(in crate::load) fn begin(self: &Rc<Self>) {
         let strikes = Rc::clone(self);
-        self.killing.set(true);
+        let from_outside = self.orders.from_outside;
+        self.killing.set(!from_outside);
         tokio::task::spawn_local(async move {
-            let outcome = killer::run(Rc::clone(&strikes)).await;
+            let outcome = if from_outside {
+                killer::heed(Rc::clone(&strikes)).await
+            } else {
+                killer::run(Rc::clone(&strikes)).await
+            };
             *strikes.failed.borrow_mut() = outcome.err();
             strikes.killing.set(false);
         });
@@ -133,6 +149,12 @@ impl Strikes {
     /// What was struck serves again.
     pub(super) fn served(&self) {
         self.down.set(None);
+        self.served.set(self.served.get() + 1);
+    }
+
+    /// How often what was struck has served again; `None`: it does not yet.
+    pub(in crate::load) fn rounds(&self) -> Option<u32> {
+        self.down.get().is_none().then_some(self.served.get())
     }
 
     /// Another matcher leads than the one that was struck.

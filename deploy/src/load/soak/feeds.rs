@@ -37,6 +37,7 @@ struct Hall {
     strikes: Option<Rc<Strikes>>,
     judges: [RefCell<Judge>; 2],
     reconnects: Cell<u64>,
+    lost: RefCell<Option<String>>,
     over: CancellationToken,
 }
 
@@ -49,7 +50,7 @@ pub(super) struct Feeds {
 }
 
 /// What was seen of feeds.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub(super) struct Tally {
     /// Values, and how often members were shown one.
     pub(super) values: u64,
@@ -57,6 +58,8 @@ pub(super) struct Tally {
     /// Events `stale`.
     pub(super) stale: u64,
     pub(super) reconnects: u64,
+    /// Why a member lost its socket or channel last, though it was not cut off.
+    lost: Option<String>,
 }
 
 impl Feeds {
@@ -76,6 +79,7 @@ impl Feeds {
             strikes,
             judges: TOPICS.map(|topic| RefCell::new(Judge::new(topic, each))),
             reconnects: Cell::new(0),
+            lost: RefCell::default(),
             over: CancellationToken::new(),
         });
         let mut members = JoinSet::new();
@@ -108,7 +112,8 @@ impl Feeds {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        let mut tally = Tally { reconnects: self.hall.reconnects.get(), ..Tally::default() };
+        let mut tally =
+            Tally { reconnects: self.hall.reconnects.get(), lost: self.hall.lost.borrow().clone(), ..Tally::default() };
         for judge in &self.hall.judges {
             let judge = judge.borrow();
             tally.values += judge.values;
@@ -139,7 +144,8 @@ async fn live(hall: Rc<Hall>, n: u32) -> anyhow::Result<()> {
             Err(Failed::Lost(error)) if hall.strikes.is_none() => {
                 return Err(Broken(format!("{}, member {member}: {error:#}", TOPICS[feed])).into());
             }
-            Err(Failed::Lost(_)) => {
+            Err(Failed::Lost(error)) => {
+                hall.lost.replace(Some(format!("{}: {error:#}", TOPICS[feed])));
                 tries += 1;
                 backoff::socket(tries)
             }

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use switchboard_contract::limits;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::checker::Violation;
@@ -29,7 +30,7 @@ use super::churn::{Look, Traces};
 use super::guest::Broken;
 use super::measure::Meter;
 use super::progress::{Bar, Progress};
-use super::siege::Strikes;
+use super::siege::{Kill, Strikes};
 use super::target::Target;
 use super::{KillArgs, Speaks, TargetArgs, interrupted, world};
 use crate::client::Vsn;
@@ -61,7 +62,7 @@ pub(super) struct SoakArgs {
     /// How long.
     #[arg(long, default_value_t = 60, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..=10_080))]
     minutes: u64,
-    /// How long, for short runs. Below two minutes nothing is said of growth.
+    /// How long, for short runs; SIGUSR1 ends any before its time. Below two minutes nothing is said of growth.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     seconds: Option<u64>,
     /// Which serializers members of rooms and feeds speak; those of the lobby speak V1 with 1, and else V2.
@@ -109,6 +110,10 @@ pub(super) struct SoakArgs {
     settle: u64,
     #[command(flatten)]
     kill: KillArgs,
+    /// Somebody else breaks such processes during the run: a first SIGUSR2 tells it that they are about to break, and a
+    /// second one that they serve again.
+    #[arg(long, value_name = "WHAT", conflicts_with = "kill")]
+    broken: Option<Kill>,
     /// Repeats the chances of an earlier run.
     #[arg(long)]
     seed: Option<u64>,
@@ -180,6 +185,39 @@ struct Local {
     meter: Meter,
 }
 
+/// Whether there is traffic of all kinds: in the beginning, and whenever what was broken serves again.
+#[derive(Debug, Default)]
+struct Flow {
+    /// How much of each kind there had been, when it was looked for.
+    base: [u64; 4],
+    flows: [bool; 4],
+    /// How often it was looked for.
+    round: u32,
+}
+
+impl Flow {
+    const KINDS: [&str; 4] = ["matches", "chats", "rooms", "feeds"];
+
+    /// Which kinds do from now on, and did not before.
+    fn look(&mut self, seen: [u64; 4], round: Option<u32>) -> Vec<&'static str> {
+        let Some(round) = round else { return Vec::new() };
+        if self.round != round {
+            *self = Flow { base: seen, flows: [false; 4], round };
+        }
+        let mut began = Vec::new();
+        for (at, kind) in Self::KINDS.into_iter().enumerate() {
+            if !self.flows[at] && seen[at] > self.base[at] {
+                self.flows[at] = true;
+                began.push(kind);
+            }
+        }
+        if !began.is_empty() && self.flows == [true; 4] {
+            began.push("all");
+        }
+        began
+    }
+}
+
 struct Run<'a> {
     args: &'a SoakArgs,
     began: Instant,
@@ -189,6 +227,9 @@ struct Run<'a> {
     strikes: Option<Rc<Strikes>>,
     verdicts: Verdicts,
     local: Option<Local>,
+    flow: Flow,
+    /// It has been told that this is enough.
+    enough: bool,
     /// When users were told to leave.
     ended: Option<Instant>,
 }
@@ -217,7 +258,10 @@ pub(super) async fn run(args: &SoakArgs) -> anyhow::Result<ExitCode> {
     let unix_seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let (gateways, began) = (target.gateways().to_vec(), Instant::now());
     let system = System { gateways, folder: folder.clone(), unix_seconds, began, seed };
-    let strikes = Strikes::new(&args.kill, Some(seed), folder, began)?;
+    let strikes = match args.broken {
+        Some(kind) => Some(Strikes::from_outside(kind, folder, began)),
+        None => Strikes::new(&args.kill, Some(seed), folder, began)?,
+    };
     let mut run = Run {
         args,
         began,
@@ -227,6 +271,8 @@ pub(super) async fn run(args: &SoakArgs) -> anyhow::Result<ExitCode> {
         strikes,
         verdicts: Verdicts::default(),
         local: None,
+        flow: Flow::default(),
+        enough: false,
         ended: None,
     };
     if let Some((look, before, log_age)) = before {
@@ -284,8 +330,12 @@ impl Run<'_> {
     async fn play(&mut self, progress: &mut Progress) -> anyhow::Result<()> {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut enough = signal(SignalKind::user_defined1())?;
         loop {
-            looks.tick().await;
+            tokio::select! {
+                _ = looks.tick() => {}
+                _ = enough.recv() => self.enough = true,
+            }
             let over = self.look()?;
             if self.verdicts.is_broken() {
                 return Ok(());
@@ -307,12 +357,21 @@ impl Run<'_> {
         }
         let time = self.began.elapsed();
         // What was killed last is up before users leave.
-        let enough = time >= self.args.time() && self.strikes.as_ref().is_none_or(|strikes| strikes.end());
+        let enough =
+            (self.enough || time >= self.args.time()) && self.strikes.as_ref().is_none_or(|strikes| strikes.end());
         if enough && self.ended.is_none() {
             self.ended = Some(Instant::now());
         }
-        if time > self.args.time() + LEAVE_WITHIN {
+        if self.ended.is_some_and(|ended| ended.elapsed() > LEAVE_WITHIN) {
             bail!("not everybody has left within {} s", LEAVE_WITHIN.as_secs());
+        }
+        if self.args.broken.is_some() {
+            let round = self.strikes.as_ref().and_then(|strikes| strikes.rounds());
+            let (lobby, rooms, feeds) = (self.lobby.tally(), self.rooms.counted().tally(), self.feeds.tally());
+            let seen = [lobby.chats.into(), lobby.messages, rooms.messages, feeds.updates];
+            for kind in self.flow.look(seen, round) {
+                eprintln!("{:.1} s: {kind} flow", time.as_secs_f64());
+            }
         }
         let Verdicts { lobby, rooms, feeds, .. } = &mut self.verdicts;
         let counts = self.lobby.counts();

@@ -186,7 +186,7 @@ impl SoakReport {
         line("  came back", format_args!("{again}; {gaps} gaps shown, {excused} while nobody could be asked"));
         let (limited, unavailable, lists) = (tally.rate_limited, tally.unavailable, tally.lists_compared);
         line("  refused", format_args!("{limited} rate_limited, {unavailable} unavailable; {lists} lists compared"));
-        let FeedsTally { values, updates, stale, reconnects } = self.feeds;
+        let FeedsTally { values, updates, stale, reconnects, .. } = &self.feeds;
         line("feeds", format_args!("{values} values, shown {updates} times; {stale} times stale"));
         line("  came back", reconnects);
         if let Some(strikes) = &siege.strikes {

@@ -8,7 +8,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
 
 use super::super::rooms::{Counted, Course, Hall, Parts, Plan, Turn, has_histories};
-use super::super::siege::Strikes;
+use super::super::siege::{Kill, Strikes};
 use super::super::world::Times;
 use super::{SoakArgs, System};
 use crate::token::Key;
@@ -66,7 +66,8 @@ impl Rooms {
             gateways: system.gateways.clone(),
             counted: Counted::new()?,
             strikes,
-            histories: has_histories(&args.target.folder)?,
+            // Whoever breaks a history service from outside leaves another one.
+            histories: args.broken == Some(Kill::History) || has_histories(&args.target.folder)?,
             plan: Plan { pace: Duration::from_millis(args.room_pace), churn: args.churn },
             speaks: args.vsn,
             members: args.members,
