@@ -339,7 +339,8 @@ impl Life {
         }
         let answer = match reply {
             Ok(_) => Answer::Ok(fields.seq.unwrap_or(0)),
-            Err(_) if reason == "unavailable" && self.siege.strikes.is_none() => {
+            // What is still unanswered when a channel is left is not done.
+            Err(_) if reason == "unavailable" && self.siege.strikes.is_none() && !self.player.is_leaving() => {
                 return Err(self.unexpected(format_args!("{ask:?} was unavailable, and nothing had been killed")));
             }
             Err(_) if reason == "unavailable" => {
