@@ -18,6 +18,7 @@ pub mod nats;
 pub mod presence;
 pub mod process;
 pub mod reason;
+mod requests;
 pub mod room;
 pub mod streams;
 #[cfg(feature = "testing")]

@@ -402,5 +402,7 @@ pub const CUT_OFF_AFTER: Duration = Duration::from_secs(9);
 pub const CUT_OFF_RETRY: Duration = Duration::from_secs(5);
 /// One request between services.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests of a process that wait for an answer from NATS. Above it they fail at once.
+pub const REQUESTS_MAX: usize = 65_536;
 /// How long a service waits for NATS, and for the streams that others make, before it gives up starting.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);

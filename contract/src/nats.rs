@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use async_nats::{
-    Client, ConnectError, ConnectOptions, Event, HeaderMap, HeaderValue, Message, ReconnectToServer, Request,
-    ServerAddr, Subscriber,
+    Client, ConnectError, ConnectOptions, Event, HeaderMap, HeaderValue, Message, ReconnectToServer, ServerAddr,
+    Subscriber,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use crate::ack::{Outcome, read_ack};
 use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
 use crate::process::CommonArgs;
+use crate::requests::{self, Requests};
 
 /// Versions of nats-server below this one silently ignore headers that fencing needs.
 const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
@@ -34,6 +35,7 @@ pub struct Nats {
     overflows: watch::Receiver<u64>,
     /// When something was sent that is known to have been stored; `None`: nobody looks ([`crate::carried`]).
     pub(crate) stored: watch::Sender<Option<Instant>>,
+    pub(crate) requests: Arc<Requests>,
     /// How another connection is made.
     options: Arc<ConnectOptions>,
     /// Where the next attempt to connect goes.
@@ -112,7 +114,8 @@ impl Nats {
             );
         }
         tracing::info!(server = %info.server_name, version = %info.version, "connected to NATS");
-        Ok(Nats { client, link, overflows, stored: watch::Sender::new(None), options: scouting, goal })
+        let requests = Arc::new(Requests::over(&client).await.context("the connection to NATS has ended")?);
+        Ok(Nats { client, link, overflows, stored: watch::Sender::new(None), requests, options: scouting, goal })
     }
 
     /// Whether the connection is up, as far as is known.
@@ -180,17 +183,8 @@ impl Nats {
             return Err(RequestError::Down);
         }
         // One deadline around everything: the wait for room in a full command buffer too.
-        let mut request = Request::new().payload(body).timeout(None);
-        if let Some(headers) = headers {
-            request = request.headers(headers);
-        }
-        match tokio::time::timeout(timeout, self.client.send_request(subject, request)).await {
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(error)) if error.kind() == async_nats::RequestErrorKind::NoResponders => {
-                Err(RequestError::NoResponders)
-            }
-            Ok(Err(_)) | Err(_) => Err(RequestError::Timeout),
-        }
+        let asking = self.requests.ask(&self.client, subject, headers, body);
+        tokio::time::timeout(timeout, asking).await.unwrap_or(Err(RequestError::Timeout))
     }
 
     /// Writes to a stream, if the last message of that subject has the sequence `expected` (0: there is none).
@@ -343,6 +337,7 @@ pub struct Stored {
 /// Says what is counted here.
 pub(crate) fn describe() {
     metrics::describe_counter!(SLOW_CONSUMER, "Subscriptions that overflowed, once for each message lost.");
+    metrics::describe_counter!(requests::FULL, "Requests that were not sent, because too many waited for an answer.");
     metrics::describe_counter!(MOVES, "Moves to another NATS server, where one stored nothing.");
 }
 

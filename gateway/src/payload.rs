@@ -12,6 +12,9 @@ use crate::auth::token::Token;
 use crate::frame::{Payload, push_json_string};
 use crate::object::{self, Object};
 
+/// A number of no more characters is within the range of a double, unless it has an exponent.
+const DOUBLE_DIGITS: usize = 308;
+
 /// Why a join or a push was refused, as the `response` of an `error` reply has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -56,10 +59,10 @@ impl Refusal {
     }
 }
 
-/// The JSON of a payload, within the limits of size and depth.
+/// The JSON of a payload, within the limits of size and depth, that every parser takes.
 ///
 /// # Errors
-/// A binary payload, or one that is too large or too deep.
+/// A binary payload, or one that is too large, too deep, or what some parsers refuse.
 pub fn checked(payload: Payload<'_>) -> Result<&str, Refusal> {
     let Payload::Json(raw) = payload else {
         return Err(Refusal::invalid("this event takes no binary payload"));
@@ -68,36 +71,65 @@ pub fn checked(payload: Payload<'_>) -> Result<&str, Refusal> {
     if json.len() > limits::PAYLOAD_BYTES_MAX {
         return Err(Reason::PayloadTooLarge.into());
     }
-    if depth(json) > limits::JSON_DEPTH_MAX {
-        return Err(Refusal::invalid("nested too deep"));
-    }
+    sound(json).map_err(Refusal::invalid)?;
     Ok(json)
 }
 
-/// How deep valid JSON nests.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
-    for byte in json.bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
+/// Whether every parser takes this JSON, which is valid. Most refuse what nests too deep, and many a number beyond the
+/// range of a double, or half of a surrogate pair: whoever is sent such a thing would lose what it came in.
+///
+/// # Errors
+/// What is wrong, in words for the client.
+fn sound(json: &str) -> Result<(), &'static str> {
+    let (bytes, mut at, mut depth) = (json.as_bytes(), 0, 0_usize);
+    while let Some(byte) = bytes.get(at) {
         match byte {
-            b'"' => in_string = true,
+            b'"' => at = string(bytes, at + 1)?,
+            b'-' | b'0'..=b'9' => {
+                let rest = &json[at..];
+                let length = rest.bytes().take_while(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+                let number = &rest[..length.count()];
+                let large = number.len() > DOUBLE_DIGITS || number.bytes().any(|b| matches!(b, b'e' | b'E'));
+                if large && !number.parse().is_ok_and(f64::is_finite) {
+                    return Err("a number is out of range");
+                }
+                at += number.len();
+                continue;
+            }
             b'[' | b'{' => {
                 depth += 1;
-                deepest = deepest.max(depth);
+                if depth > limits::JSON_DEPTH_MAX {
+                    return Err("nested too deep");
+                }
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        at += 1;
     }
-    deepest
+    Ok(())
+}
+
+/// Where a string ends that begins here.
+fn string(bytes: &[u8], mut at: usize) -> Result<usize, &'static str> {
+    while let Some(byte) = bytes.get(at).filter(|byte| **byte != b'"') {
+        at += match (byte, bytes.get(at + 1)) {
+            (b'\\', Some(b'u')) => match (unit(bytes, at), unit(bytes, at + 6)) {
+                (Some(0xD800..0xDC00), Some(0xDC00..0xE000)) => 12,
+                (Some(0xD800..0xE000), _) => return Err("half of a surrogate pair"),
+                _ => 6,
+            },
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+    }
+    Ok(at)
+}
+
+/// The UTF-16 code unit that is escaped here.
+fn unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Reads a payload as `T`.
@@ -296,10 +328,37 @@ mod tests {
 
     #[test]
     fn depth_is_counted_outside_strings() {
-        assert_eq!(depth(r#"{"a":[1,{"b":"[[[[\"{{{"}]}"#), 3);
         let deep = |n: usize| format!(r#"{{"message":{}{}}}"#, "[".repeat(n - 1), "]".repeat(n - 1));
         assert!(parse(&deep(64)).is_ok());
         assert_eq!(parse(&deep(65)), Err(Refusal::invalid("nested too deep")));
+        let brackets = "[{".repeat(100);
+        assert!(parse(&format!(r#"{{"message":"{brackets}\"{brackets}","b":[[]]}}"#)).is_ok());
+        assert!(parse(&format!(r#"{{"message":[{}]}}"#, "[],".repeat(100) + "[]")).is_ok(), "beside each other");
+    }
+
+    #[test]
+    fn what_strict_parsers_refuse_is_passed_on_to_nobody() {
+        for (json, wrong) in [
+            ("1e308", None),
+            ("-1.5E-999", None),
+            ("[1e309]", Some("a number is out of range")),
+            ("-1E+999", Some("a number is out of range")),
+            (&*"9".repeat(308), None),
+            (&*"9".repeat(310), Some("a number is out of range")),
+            (r#""1e999""#, None),
+            (r#""\ud83d\ude00""#, None),
+            (r#""\\ud83d""#, None),
+            (r#""\u00e9\"""#, None),
+            (r#""\ud83d""#, Some("half of a surrogate pair")),
+            (r#""\ud83d\u0041""#, Some("half of a surrogate pair")),
+            (r#""\ude00\ud83d""#, Some("half of a surrogate pair")),
+            (r#"{"a\uDFFF":1}"#, Some("half of a surrogate pair")),
+        ] {
+            let strict = serde_json::from_str::<serde_json::Value>(json);
+            assert_eq!(strict.is_ok(), wrong.is_none(), "{json}: {strict:?}");
+            let sent = parse(&format!(r#"{{"message":{json}}}"#));
+            assert_eq!(sent.err(), wrong.map(Refusal::invalid), "{json}");
+        }
     }
 
     #[test]
