@@ -180,7 +180,11 @@ impl System {
 
     /// Waits until the lobby's bucket holds nothing but the epoch.
     pub(crate) async fn nothing_is_left(&self) {
-        eventually("nothing is left in KV lobby but the epoch", async || self.lobby_keys().await.len() == 1).await;
+        eventually("nothing is left in KV lobby but the epoch", async || {
+            // A listing waits forever for a key that is written meanwhile.
+            tokio::time::timeout(A_WHILE, self.lobby_keys()).await.is_ok_and(|keys| keys.len() == 1)
+        })
+        .await;
     }
 
     /// What the lobby's bucket holds.
