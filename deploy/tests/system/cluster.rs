@@ -4,6 +4,7 @@ use switchboard_contract::testing::{NatsServer, eventually};
 
 use crate::harness::{Shape, System};
 use crate::link::{Link, Mode};
+use crate::process::Process;
 
 /// Which service, and of its kind which, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,24 @@ impl System {
         })
         .await;
         leader.get().expect("just found")
+    }
+
+    /// Waits until each stream of a cluster has a leader: until then nothing can be written to it.
+    pub(crate) async fn streams_have_leaders(&self) {
+        if self.nats.ports().len() > 1 {
+            for stream in ["ROOMS", "KV_lobby", "KV_rooms", "KV_feeds", "KV_leases", "KV_gateways"] {
+                self.leader_of(stream).await;
+            }
+        }
+    }
+
+    /// One of the services.
+    pub(crate) fn service_mut(&mut self, service: Service) -> &mut Process {
+        match service {
+            Service::Gateway(n) => &mut self.gateways[n].1,
+            Service::Matcher(n) => &mut self.matchers[n],
+            Service::History(n) => &mut self.histories[n],
+        }
     }
 
     /// Makes a server the leader of a stream.

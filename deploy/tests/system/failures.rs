@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use switchboard_contract::names::ROOMS_STREAM;
 use tokio::time::sleep;
 
 use crate::cluster::Service;
 use crate::harness::{Shape, System};
 use crate::link::Mode;
 use crate::process::Process;
+use crate::storage;
 use crate::traffic::{LONG, SYSTEM, Traffic};
 
 /// Three NATS servers.
-const CLUSTER: Shape<'_> = Shape { nats_servers: 3, ..SYSTEM };
+pub(crate) const CLUSTER: Shape<'_> = Shape { nats_servers: 3, ..SYSTEM };
 
 #[tokio::test]
 async fn a_gateway_is_killed_and_comes_back() {
@@ -23,9 +25,9 @@ async fn a_gateway_is_killed_and_comes_back() {
         system.kill_gateway(gateway);
         sleep(LONG).await;
         system.start_gateway(gateway).await;
-        traffic.mended().await;
+        traffic.mended(&system).await;
     }
-    let seen = traffic.verdict().await;
+    let seen = traffic.verdict(&system).await;
     println!("a gateway: {seen}");
     assert!(seen.reconnects() > 0);
 }
@@ -37,15 +39,15 @@ async fn the_leading_matcher_is_killed_and_paused() {
     traffic.breaks().await;
     let killed = system.kill_leader().await;
     system.leader().await;
-    traffic.mended().await;
+    traffic.mended(&system).await;
     system.start_matcher(killed).await;
     traffic.breaks().await;
     let paused = system.leader().await;
     system.matchers[paused].signal(Signal::STOP);
     sleep(LONG).await;
     system.matchers[paused].signal(Signal::CONT);
-    traffic.mended().await;
-    let seen = traffic.verdict().await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
     println!("the leading matcher: {seen}");
     assert_eq!(seen.reconnects(), 0, "{seen}");
 }
@@ -60,14 +62,14 @@ async fn a_history_service_is_killed_and_paused() {
         sleep(LONG).await;
         system.histories[history].start_again();
         system.histories[history].ready().await;
-        traffic.mended().await;
+        traffic.mended(&system).await;
         traffic.breaks().await;
         system.histories[history].signal(Signal::STOP);
         sleep(LONG).await;
         system.histories[history].signal(Signal::CONT);
-        traffic.mended().await;
+        traffic.mended(&system).await;
     }
-    let seen = traffic.verdict().await;
+    let seen = traffic.verdict(&system).await;
     println!("a history service: {seen}");
     assert_eq!((seen.reconnects(), seen.refused(), seen.stale()), (0, 0, 0), "{seen}");
 }
@@ -83,8 +85,8 @@ async fn all_history_services_are_killed() {
     for history in &system.histories {
         history.ready().await;
     }
-    traffic.mended().await;
-    let seen = traffic.verdict().await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
     println!("all of history: {seen}");
     assert_eq!(seen.reconnects(), 0, "{seen}");
 }
@@ -95,13 +97,13 @@ async fn nats_is_killed_and_restarted() {
     let mut traffic = Traffic::on(&system, "nats").await;
     traffic.breaks().await;
     system.nats.restart().await;
-    traffic.mended().await;
+    traffic.mended(&system).await;
     traffic.breaks().await;
     system.nats.kill();
     sleep(LONG).await;
     system.nats.restart().await;
-    traffic.mended().await;
-    let seen = traffic.verdict().await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
     println!("NATS: {seen}");
     assert_eq!(seen.reconnects(), 0, "{seen}");
 }
@@ -115,9 +117,9 @@ async fn each_of_three_nats_servers_is_killed_in_turn() {
         system.nats.kill_node(node);
         sleep(LONG).await;
         system.nats.restart_node(node).await;
-        traffic.mended().await;
+        traffic.mended(&system).await;
     }
-    let seen = traffic.verdict().await;
+    let seen = traffic.verdict(&system).await;
     println!("each NATS server of three: {seen}");
     assert_eq!(seen.reconnects(), 0, "{seen}");
 }
@@ -132,8 +134,8 @@ async fn two_of_three_nats_servers_are_gone_and_come_back() {
     sleep(2 * LONG).await;
     system.nats.restart_node(0).await;
     system.nats.restart_node(1).await;
-    traffic.mended().await;
-    let seen = traffic.verdict().await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
     println!("two NATS servers of three: {seen}");
     assert_eq!(seen.reconnects(), 0, "{seen}");
 }
@@ -153,10 +155,29 @@ async fn a_nats_server_is_cut_off_with_services_on_its_side() {
     for service in system.services() {
         service.ready().await;
     }
-    traffic.mended().await;
-    let seen = traffic.verdict().await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
     println!("a NATS server that is cut off: {seen}");
     assert!(seen.reconnects() > 0, "{seen}");
+}
+
+#[tokio::test]
+async fn the_room_streams_storage_is_full() {
+    let Some(mut system) = System::of(SYSTEM).await else { return };
+    storage::little_room(&mut system).await;
+    let mut traffic = Traffic::on(&system, "nats").await;
+    traffic.breaks().await;
+    let context = storage::fill(&system).await;
+    let last = async || context.get_stream(ROOMS_STREAM).await.expect("the stream").cached_info().state.last_sequence;
+    let before = last().await;
+    sleep(LONG).await;
+    assert_eq!(last().await, before, "there was room for something");
+    storage::empty(&context).await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
+    println!("full storage: {seen}");
+    assert_eq!(seen.reconnects(), 0, "{seen}");
+    assert!(seen.count("lobby", "unavailable") > 0 && seen.count("rooms", "unavailable") > 0, "{seen}");
 }
 
 #[tokio::test]
@@ -167,8 +188,8 @@ async fn a_gateways_way_to_nats_is_slow() {
     system.links.set(Service::Gateway(0), |_| Mode::Slow { delay: Duration::from_millis(200), rate: 10_000_000 });
     sleep(LONG).await;
     system.links.set(Service::Gateway(0), |_| Mode::Open);
-    traffic.mended().await;
-    let seen = traffic.verdict().await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
     println!("a slow way to NATS: {seen}");
     assert_eq!(seen.reconnects(), 0, "{seen}");
 }
@@ -180,8 +201,8 @@ async fn everything_is_killed_and_started_again() {
     traffic.breaks().await;
     system.kill_everything();
     system.start_everything().await;
-    traffic.mended().await;
-    let seen = traffic.verdict().await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
     println!("everything: {seen}");
     assert!(seen.reconnects() > 0, "{seen}");
 }
@@ -196,8 +217,8 @@ async fn every_service_is_stopped_and_started_in_turn() {
         service.start_again();
         service.ready().await;
     }
-    traffic.mended().await;
-    let seen = traffic.verdict().await;
+    traffic.mended(&system).await;
+    let seen = traffic.verdict(&system).await;
     println!("every service in turn: {seen}");
     assert!(seen.reconnects() > 0, "{seen}");
     assert_eq!(seen.refused(), 0, "{seen}");

@@ -2,11 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use switchboard::client::{Client, Vsn};
-use switchboard_contract::ack::is_marker;
 use switchboard_contract::feed::FeedRecord;
 use switchboard_contract::testing::eventually;
 use switchboard_contract::wire::decode;
@@ -118,21 +115,8 @@ impl Drop for Member {
 impl System {
     /// The records of all feeds.
     pub(crate) async fn feeds(&self) -> Vec<FeedRecord> {
-        let context = async_nats::jetstream::new(self.nats.client().await);
-        let stream = context.get_stream("KV_feeds").await.expect("the bucket");
-        // A listing of the bucket's keys waits forever for one that is written meanwhile.
-        let subjects = stream.info_with_subjects("$KV.feeds.>").await.expect("its subjects");
-        let last = async |subject: Result<(String, usize), _>| {
-            let (subject, _) = subject.expect("a subject");
-            match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(record) => Some(record),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
-                Err(error) => panic!("{subject}: {error}"),
-            }
-        };
-        let records: Vec<_> = subjects.map(last).buffer_unordered(50).collect().await;
-        let records = records.into_iter().flatten().filter(|record| !is_marker(Some(&record.headers)));
-        records.map(|record| decode("record", &record.payload).expect("a record")).collect()
+        let records = self.records("feeds").await;
+        records.iter().map(|record| decode("record", &record.payload).expect("a record")).collect()
     }
 
     /// Which history service polls the one feed that there is, counted from 0; waits until one does, and no other.

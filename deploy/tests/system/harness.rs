@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use switchboard::client::{Client, Message, Reply, Vsn};
+use switchboard_contract::ack::is_marker;
 use switchboard_contract::admin;
 use switchboard_contract::testing::{NatsServer, eventually, free_port};
 
@@ -180,13 +184,31 @@ impl System {
 
     /// Waits until the lobby's bucket holds nothing but the epoch.
     pub(crate) async fn nothing_is_left(&self) {
-        eventually("nothing is left in KV lobby but the epoch", async || self.lobby_keys().await.len() == 1).await;
+        eventually("nothing is left in KV lobby but the epoch", async || self.lobby_keys().await.iter().eq(["epoch"]))
+            .await;
     }
 
     /// What the lobby's bucket holds.
     pub(crate) async fn lobby_keys(&self) -> BTreeSet<String> {
-        let keys = self.lobby().await.keys().await.expect("keys");
-        futures_util::TryStreamExt::try_collect(keys).await.expect("keys")
+        let records = self.records("lobby").await;
+        records.iter().map(|record| record.subject.replacen("$KV.lobby.", "", 1)).collect()
+    }
+
+    /// What a bucket holds. A listing of its keys would wait forever for one that is written meanwhile.
+    pub(crate) async fn records(&self, bucket: &str) -> Vec<StreamMessage> {
+        let context = async_nats::jetstream::new(self.nats.client().await);
+        let stream = context.get_stream(format!("KV_{bucket}")).await.expect("the bucket");
+        let subjects = stream.info_with_subjects(format!("$KV.{bucket}.>")).await.expect("its subjects");
+        let last = async |subject: Result<(String, usize), _>| {
+            let (subject, _) = subject.expect("a subject");
+            match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(record) => Some(record),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
+                Err(error) => panic!("{subject}: {error}"),
+            }
+        };
+        let records: Vec<_> = subjects.map(last).buffer_unordered(50).collect().await;
+        records.into_iter().flatten().filter(|record| !is_marker(Some(&record.headers))).collect()
     }
 
     /// Waits until the lobby's bucket holds one message, so that the markers of what was purged are gone too.

@@ -2,6 +2,7 @@
 
 mod api;
 mod api_seen;
+mod chaos;
 mod client_2015;
 mod cluster;
 mod crowd;
@@ -16,6 +17,7 @@ mod forgery;
 mod fuzz;
 mod gaps;
 mod harness;
+mod holds;
 mod hostile;
 mod http;
 mod killer;

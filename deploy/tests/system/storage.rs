@@ -11,11 +11,24 @@ use crate::side::{agree, sides, talk};
 use crate::survival::{in_place, queue, served};
 use crate::talker::{self, talkers};
 
-/// Room for streams.
+/// Room for streams, and how much of it the log may take: its usual share would not fit into so little.
 const ROOM: &str = "16MB";
+const LOG_ROOM: i64 = 6_000_000;
+
+/// Gives NATS so little room on disk that a test can fill it.
+pub(crate) async fn little_room(system: &mut System) {
+    let context = jetstream::new(system.nats.client().await);
+    let config = context.get_stream(ROOMS_STREAM).await.expect("the stream").cached_info().config.clone();
+    context.update_stream(Config { max_bytes: LOG_ROOM, ..config }).await.expect("changed");
+    system.nats.restart_with_room(ROOM).await;
+    for service in system.services() {
+        service.ready().await;
+    }
+}
 
 /// Takes all the room that is left.
-async fn fill(context: &jetstream::Context) {
+pub(crate) async fn fill(system: &System) -> jetstream::Context {
+    let context = jetstream::new(system.nats.client().await);
     let stream = Config { name: "FILL".into(), subjects: vec!["fill".into()], ..Config::default() };
     context.create_stream(stream).await.expect("a stream");
     for size in [500_000, 10_000, 100] {
@@ -27,19 +40,18 @@ async fn fill(context: &jetstream::Context) {
             }
         }
     }
+    context
+}
+
+/// There is room again.
+pub(crate) async fn empty(context: &jetstream::Context) {
+    context.delete_stream("FILL").await.expect("deleted");
 }
 
 #[tokio::test]
 async fn while_nats_has_no_room_on_disk_pushes_are_refused_and_sockets_wait() {
     let Some(mut system) = System::of(Shape { matchers: 2, ..Shape::default() }).await else { return };
-    // The stream's reservation would not fit into so little.
-    let context = jetstream::new(system.nats.client().await);
-    let config = context.get_stream(ROOMS_STREAM).await.expect("the stream").cached_info().config.clone();
-    context.update_stream(Config { max_bytes: 1_000_000, ..config }).await.expect("changed");
-    system.nats.restart_with_room(ROOM).await;
-    for service in system.services() {
-        service.ready().await;
-    }
+    little_room(&mut system).await;
     let (mut teacher, mut student) = sides(&system).await;
     let mut waiting = queue(&system, 0..3).await;
     let mut other = system.teacher("other").await;
@@ -47,8 +59,7 @@ async fn while_nats_has_no_room_on_disk_pushes_are_refused_and_sockets_wait() {
     let [ada, bob] = &mut talkers;
     tokio::join!(talk(&mut teacher, &mut student, 3), ada.talk(3), bob.talk(3));
 
-    let context = jetstream::new(system.nats.client().await);
-    fill(&context).await;
+    let context = fill(&system).await;
     let before: Vec<Duration> = system.services().map(|service| service.cpu()).collect();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(8) {
@@ -66,7 +77,7 @@ async fn while_nats_has_no_room_on_disk_pushes_are_refused_and_sockets_wait() {
     in_place(&mut waiting).await;
 
     let start = Instant::now();
-    context.delete_stream("FILL").await.expect("deleted");
+    empty(&context).await;
     let [ada, bob] = &mut talkers;
     tokio::join!(talk(&mut teacher, &mut student, 5), ada.talk(5), bob.talk(5));
     eprintln!("all was said {} ms after there was room again", start.elapsed().as_millis());

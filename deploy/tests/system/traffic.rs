@@ -14,6 +14,8 @@ use crate::support::Running;
 
 /// What lets the same few users be everywhere, and say the same words.
 const UNLIMITED: [&str; 6] = ["--broadcast-rate", "0", "--join-rate", "0", "--repeats", "0"];
+/// Longer than any test; it ends the traffic itself. Seconds.
+const FOR_EVER: &str = "604800";
 /// There is traffic within this time, also after leaders were elected.
 const WITHIN: Duration = Duration::from_secs(45);
 /// Small enough for a few such systems at once.
@@ -50,7 +52,8 @@ pub(crate) const SYSTEM: Shape<'_> = Shape {
     nats_servers: 1,
     links: false,
     gateway: &UNLIMITED,
-    matcher: &[],
+    // What a chat leaves behind is gone soon enough to be waited for.
+    matcher: &["--chat-linger-ms", "2000"],
     history: &WITH_FEEDS,
 };
 
@@ -65,7 +68,7 @@ impl Traffic {
     /// Waits until there is traffic of all kinds. `breaks`: what will break, as `load soak --broken` names it.
     pub(crate) async fn on(system: &System, breaks: &str) -> Traffic {
         let mut load = Command::new(env!("CARGO_BIN_EXE_switchboard"));
-        load.args(["load", "soak", "--seconds", "600", "--broken", breaks, "--json", "--folder", "/nonexistent"]);
+        load.args(["load", "soak", "--seconds", FOR_EVER, "--broken", breaks, "--json", "--folder", "/nonexistent"]);
         load.args(USERS);
         for gateway in 0..system.gateways.len() {
             load.args(["--gateway", &system.gateway(gateway)]);
@@ -100,22 +103,26 @@ impl Traffic {
         self.says("broken from outside", self.flows).await;
     }
 
-    /// All that was broken serves again; waits until there is traffic of all kinds again.
-    pub(crate) async fn mended(&mut self) {
+    /// All that was broken is there again; waits until NATS takes what is written, and then until there is traffic of
+    /// all kinds again.
+    pub(crate) async fn mended(&mut self, system: &System) {
+        system.streams_have_leaders().await;
         let start = Instant::now();
         self.load.id.signal(Signal::USR2);
         self.flows().await;
         eprintln!("all flows {} ms after it was mended", start.elapsed().as_millis());
     }
 
-    /// Ends it. Nobody has seen anything that cannot be.
-    pub(crate) async fn verdict(self) -> Seen {
+    /// Ends it. Nobody has seen anything that cannot be, and what NATS holds then is what they were told.
+    pub(crate) async fn verdict(self, system: &System) -> Seen {
         self.load.id.signal(Signal::USR1);
         let (status, said) = self.load.end().await;
         let report = said.lines().find(|line| line.starts_with('{')).unwrap_or_default();
         let report: Value = serde_json::from_str(report).unwrap_or_default();
         assert_eq!(status.code(), Some(0), "{said}");
-        Seen(report)
+        let seen = Seen(report);
+        system.holds(&seen).await;
+        seen
     }
 }
 
@@ -123,6 +130,11 @@ impl Traffic {
 pub(crate) struct Seen(Value);
 
 impl Seen {
+    /// A count of the report.
+    pub(crate) fn count(&self, kind: &str, what: &str) -> u64 {
+        self.sum(&[(kind, what)])
+    }
+
     fn sum(&self, of: &[(&str, &str)]) -> u64 {
         let each = of.iter().map(|(kind, what)| {
             self.0[kind][what].as_u64().unwrap_or_else(|| panic!("no {what} of {kind} in {}", self.0))
@@ -148,10 +160,9 @@ impl Seen {
 
 impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let of = |kind: &str, what: &str| self.sum(&[(kind, what)]);
-        let each = |what| format!("{} in lobby, {} in rooms", of("lobby", what), of("rooms", what));
+        let each = |what| format!("{} in lobby, {} in rooms", self.count("lobby", what), self.count("rooms", what));
         let (opened, refused, gaps) = (each("reconnects"), each("unavailable"), each("gaps"));
-        let (feeds, stale, lost) = (of("feeds", "reconnects"), self.stale(), &self.0["feeds"]["lost"]);
+        let (feeds, stale, lost) = (self.count("feeds", "reconnects"), self.stale(), &self.0["feeds"]["lost"]);
         write!(f, "sockets opened again: {opened}, {feeds} in feeds ({lost}); ")?;
         write!(f, "unavailable: {refused}; gaps: {gaps}; stale: {stale}")
     }

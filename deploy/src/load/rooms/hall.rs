@@ -38,6 +38,8 @@ pub(in crate::load) enum Phase {
 /// What has been counted.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(in crate::load) struct Tally {
+    /// Messages that were sent, each counted once however often it was.
+    pub(in crate::load) said: u64,
     /// Messages that were answered with `ok` and a `seq`.
     pub(in crate::load) messages: u64,
     /// Events of messages that members received, those of replays among them.

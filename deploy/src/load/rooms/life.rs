@@ -269,10 +269,11 @@ impl Life {
         match push {
             Push::Message { n, event, again } => {
                 let id = wire::has_id(n).then(|| wire::own_id(self.me, n));
-                hall.room(self.room, |room| room.sends(self.me, n, id.is_some(), now));
-                if again {
-                    hall.count(|tally| tally.resends += 1);
-                }
+                let new = hall.room(self.room, |room| room.sends(self.me, n, id.is_some(), now));
+                hall.count(|tally| {
+                    tally.said += u64::from(new);
+                    tally.resends += u64::from(again);
+                });
                 let out = Out { m, n: Some(n), id: id.as_deref(), ..Out::default() };
                 let (name, out) = match event {
                     Event::Broadcast => ("new_msg", Out { broadcast: Some(true), text: Some(WORDS), ..out }),

@@ -245,6 +245,11 @@ impl Judge {
         self.gaps
     }
 
+    /// Messages that were said, and that were acknowledged, each counted once.
+    pub(super) fn said_and_acked(&self) -> (u64, u64) {
+        (self.chats.said, self.chats.acked)
+    }
+
     fn pushed(&mut self, who: Who, at: Duration, push: Push<'_>) -> Asked {
         match push {
             Push::Join => {

@@ -66,6 +66,9 @@ pub(super) struct Siege {
 /// What the report adds.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SiegeReport {
+    /// Messages that were said, and that were answered with `ok`, each counted once.
+    pub(super) said: u64,
+    pub(super) acked: u64,
     /// Sockets that were opened again.
     pub(super) reconnects: u64,
     /// Pushes that were sent again: without an answer, or answered with `unavailable`.
@@ -213,7 +216,10 @@ impl Siege {
 
     /// What happened.
     pub(super) fn report(&self) -> SiegeReport {
+        let (said, acked) = self.judge.borrow().said_and_acked();
         SiegeReport {
+            said,
+            acked,
             reconnects: self.reconnects.get(),
             pushes_repeated: self.repeated.get(),
             unavailable: self.unavailable.get(),

@@ -87,6 +87,11 @@ impl Judge {
         self.members[member] = Member::default();
     }
 
+    /// Whether all members have joined.
+    pub(super) fn all_are_here(&self) -> bool {
+        self.members.iter().all(|member| member.joined.is_some())
+    }
+
     /// A member is told that the value is stale.
     pub(super) fn stale(&mut self, at: Duration, member: usize) {
         self.members[member].stale.get_or_insert(at);

@@ -111,6 +111,11 @@ impl Feeds {
         Ok(false)
     }
 
+    /// Whether no member is on its way.
+    pub(super) fn all_are_here(&self) -> bool {
+        self.hall.judges.iter().all(|judge| judge.borrow().all_are_here())
+    }
+
     pub(super) fn tally(&self) -> Tally {
         let mut tally =
             Tally { reconnects: self.hall.reconnects.get(), lost: self.hall.lost.borrow().clone(), ..Tally::default() };

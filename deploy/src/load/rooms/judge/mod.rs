@@ -146,8 +146,9 @@ impl Room {
     }
 
     /// A member sends a message, or the same once more; one with an id of its own will be sent until it is answered.
-    pub(in crate::load) fn sends(&mut self, member: u16, n: u32, id: bool, at: Duration) {
-        self.seat(member).sends(n, id, at);
+    /// Whether it is a new one.
+    pub(in crate::load) fn sends(&mut self, member: u16, n: u32, id: bool, at: Duration) -> bool {
+        self.seat(member).sends(n, id, at)
     }
 
     /// A message was answered with `unavailable`.

@@ -32,7 +32,7 @@ pub(super) struct Sent {
     pub(super) fate: Fate,
     /// It has an id of its own.
     id: bool,
-    /// A channel of its went before it was answered.
+    /// A channel of its went before it was stored for certain: the next one may be shown it.
     pub(super) was_lost: bool,
 }
 
@@ -87,17 +87,18 @@ impl Seat {
         n < self.first
     }
 
-    /// Sends its next message, or the same again.
-    pub(super) fn sends(&mut self, n: u32, id: bool, at: Duration) {
+    /// Sends its next message, or the same again; whether it is a new one.
+    pub(super) fn sends(&mut self, n: u32, id: bool, at: Duration) -> bool {
         if let Some(sent) = self.sent(n) {
             sent.fate = Fate::Open;
-            return;
+            return false;
         }
         self.sent.push_back(Sent { seq: 0, at, fate: Fate::Open, id, was_lost: false });
         if self.sent.len() > self.keep {
             self.sent.pop_front();
             self.first += 1;
         }
+        true
     }
 
     /// The message whose answer it waits for, or will.
@@ -116,6 +117,9 @@ impl Seat {
         self.joined = false;
         self.expects_gap = false;
         let had = self.had;
+        // What was `unavailable` may have been stored, or may still be; the next socket is another one than its sender.
+        let unknown = self.sent.iter_mut().filter(|sent| sent.fate == Fate::Unknown);
+        unknown.for_each(|sent| sent.was_lost = true);
         // Only the newest can be open: the one before it was answered, or lost earlier.
         if let Some(sent) = self.sent.back_mut().filter(|sent| sent.fate == Fate::Open) {
             (sent.fate, sent.was_lost) = (Fate::Lost(had), true);

@@ -223,6 +223,20 @@ fn the_socket_that_sent_it_is_not_shown_its_own_new_msg_but_a_later_one_is() {
     story.new_msg(1, 11, (0, 0)).unwrap();
     story.sends(2, 0);
     story.new_msg(0, 12, (2, 0)).unwrap();
+    // Unavailable, and then the socket was lost: the next one is another, however late it counts.
+    for later in [false, true] {
+        let mut story = Story::new();
+        story.sends(0, 0);
+        story.room.unknown(0, 0);
+        if later {
+            story.sends(0, 1);
+            story.acked(0, 1, 11).unwrap();
+        }
+        story.gone(0);
+        let seq = if later { 12 } else { 11 };
+        story.joins(0, seq - 1, true).unwrap();
+        story.new_msg(0, seq, (0, 0)).unwrap();
+    }
     // new_message comes to its sender in any case.
     let mut story = Story::new();
     story.sends(0, 0);

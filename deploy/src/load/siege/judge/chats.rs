@@ -109,6 +109,9 @@ pub(super) struct Chats {
     of: HashMap<Who, Vec<ChatIndex>>,
     /// When each may be over if a side has not entered, in the order they were seen.
     entered_by: VecDeque<(Duration, ChatIndex)>,
+    /// Messages that were said, and that were acknowledged, each counted once.
+    pub(super) said: u64,
+    pub(super) acked: u64,
 }
 
 impl Chats {
@@ -244,6 +247,7 @@ impl Chats {
             let said = &mut chat.side(who.role).said;
             if u32::try_from(said.len()).is_ok_and(|len| n == len + 1) {
                 said.push(Said { at, order, seq: None });
+                self.said += 1;
             }
         }
         self.at(chat)
@@ -277,9 +281,10 @@ impl Chats {
         if let Some(other) = other {
             return Err(Violation::Seq { who, chat: id, n, seq, other });
         }
-        said.seq = Some(seq);
+        let first = said.seq.replace(seq).is_none();
         let order = said.order;
         side.acked = side.acked.max(seq);
+        self.acked += u64::from(first);
         self.proven(chat, order, capacity)
     }
 
