@@ -337,7 +337,7 @@ pub struct Stored {
 /// Says what is counted here.
 pub(crate) fn describe() {
     metrics::describe_counter!(SLOW_CONSUMER, "Subscriptions that overflowed, once for each message lost.");
-    metrics::describe_counter!(requests::FULL, "Requests that were not sent, because too many waited for an answer.");
+    requests::describe();
     metrics::describe_counter!(MOVES, "Moves to another NATS server, where one stored nothing.");
 }
 

@@ -18,7 +18,7 @@ use crate::limits::REQUESTS_MAX;
 use crate::nats::RequestError;
 
 /// Requests that were not sent because too many waited.
-pub(crate) const FULL: &str = "switchboard_nats_requests_full_total";
+const FULL: &str = "switchboard_nats_requests_full_total";
 
 /// The requests of a connection.
 #[derive(Debug)]
@@ -28,6 +28,11 @@ pub(crate) struct Requests {
     next: AtomicU64,
     waiting: Waiting,
     _answers: AbortOnDropHandle<()>,
+}
+
+/// Says what is counted here.
+pub(crate) fn describe() {
+    metrics::describe_counter!(FULL, "Requests that were not sent, because too many waited for an answer.");
 }
 
 /// Who waits for the answer to which request.
