@@ -26,10 +26,10 @@ test: .needs-cargo .needs-node ## Run all tests
 	cargo test --workspace
 
 .PHONY: test-long
-test-long: .needs-cargo ## Whatever comes against a live gateway, for an hour: FUZZ_SECONDS=3600 FUZZ_SEED=…
+test-long: .needs-cargo ## A rolling restart under 1,000 users, and whatever comes against a live gateway for an hour: FUZZ_SECONDS=3600 FUZZ_SEED=…
 	cargo build --workspace --bins
 	$(TARGET)/debug/switchboard tools
-	cargo test -p switchboard --test system -- --ignored --nocapture for_long
+	cargo test -p switchboard --test system -- --ignored --nocapture --test-threads 1 for_long
 
 .PHONY: check
 check: .needs-cargo ## Formatting, lints, documentation
