@@ -12,7 +12,7 @@ use async_nats::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::ack::{Outcome, read_ack};
+use crate::ack::{Outcome, Refusals};
 use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
 use crate::process::CommonArgs;
@@ -34,6 +34,8 @@ pub struct Nats {
     overflows: watch::Receiver<u64>,
     /// When something was sent that is known to have been stored; `None`: nobody looks ([`crate::carried`]).
     pub(crate) stored: watch::Sender<Option<Instant>>,
+    /// Whether streams refuse what is written.
+    pub refusals: Arc<Refusals>,
     /// How another connection is made.
     options: Arc<ConnectOptions>,
     /// Where the next attempt to connect goes.
@@ -112,7 +114,8 @@ impl Nats {
             );
         }
         tracing::info!(server = %info.server_name, version = %info.version, "connected to NATS");
-        Ok(Nats { client, link, overflows, stored: watch::Sender::new(None), options: scouting, goal })
+        let (stored, refusals) = (watch::Sender::new(None), Arc::default());
+        Ok(Nats { client, link, overflows, stored, refusals, options: scouting, goal })
     }
 
     /// Whether the connection is up, as far as is known.
@@ -204,7 +207,7 @@ impl Nats {
     ) -> Outcome {
         headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(expected));
         match self.request_with(subject, Some(headers), body, timeout).await {
-            Ok(answer) => read_ack(&answer.payload),
+            Ok(answer) => self.refusals.read(&answer.payload),
             Err(error) => {
                 tracing::debug!(%error, "a write has no answer");
                 Outcome::Unknown
