@@ -66,6 +66,7 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
     }
     let handle = PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
     crate::wire::describe();
+    crate::ack::describe();
     crate::nats::describe();
     Ok(recorder.insert(handle).clone())
 }

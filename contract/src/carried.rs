@@ -56,11 +56,11 @@ pub async fn keep_any(nats: Nats, service: &'static str, me: Incarnation) {
 
 async fn write(nats: &Nats, subject: &str, value: &Bytes) -> bool {
     let sent = Instant::now();
-    let answered = nats.request(subject.to_owned(), value.clone(), CARRIED_TIMEOUT).await.is_ok();
-    if answered {
-        nats.stored.send_replace(Some(sent));
-    }
-    answered
+    let Ok(answer) = nats.request(subject.to_owned(), value.clone(), CARRIED_TIMEOUT).await else { return false };
+    nats.stored.send_replace(Some(sent));
+    // Who writes nothing else knows by this when there is room again.
+    nats.refusals.read(&answer.payload);
+    true
 }
 
 /// The first server on which the write is answered, of those that are known. That may be the one which it has: on a

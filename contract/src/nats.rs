@@ -12,7 +12,7 @@ use async_nats::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::ack::{Outcome, read_ack};
+use crate::ack::{Outcome, Refusals};
 use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
 use crate::process::CommonArgs;
@@ -36,6 +36,8 @@ pub struct Nats {
     /// When something was sent that is known to have been stored; `None`: nobody looks ([`crate::carried`]).
     pub(crate) stored: watch::Sender<Option<Instant>>,
     pub(crate) requests: Arc<Requests>,
+    /// Whether streams refuse what is written.
+    pub refusals: Arc<Refusals>,
     /// How another connection is made.
     options: Arc<ConnectOptions>,
     /// Where the next attempt to connect goes.
@@ -99,8 +101,9 @@ impl Nats {
         let servers: Vec<&str> = args.nats_url.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
         let client = options.connect(servers).await.with_context(|| format!("cannot connect to {}", args.nats_url))?;
         let mut first = link.clone();
-        let connected = tokio::time::timeout(START_TIMEOUT, first.wait_for(|n| n % 2 == 1)).await;
-        if !matches!(connected, Ok(Ok(_))) {
+        let connecting = tokio::time::timeout(START_TIMEOUT, first.wait_for(|n| n % 2 == 1));
+        let connected = matches!(connecting.await, Ok(Ok(_)));
+        if !connected {
             bail!("no NATS server at {} for {} s", args.nats_url, START_TIMEOUT.as_secs());
         }
         let info = client.server_info();
@@ -115,7 +118,8 @@ impl Nats {
         }
         tracing::info!(server = %info.server_name, version = %info.version, "connected to NATS");
         let requests = Arc::new(Requests::over(&client).await.context("the connection to NATS has ended")?);
-        Ok(Nats { client, link, overflows, stored: watch::Sender::new(None), requests, options: scouting, goal })
+        let (stored, refusals) = (watch::Sender::new(None), Arc::default());
+        Ok(Nats { client, link, overflows, stored, refusals, requests, options: scouting, goal })
     }
 
     /// Whether the connection is up, as far as is known.
@@ -198,7 +202,7 @@ impl Nats {
     ) -> Outcome {
         headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(expected));
         match self.request_with(subject, Some(headers), body, timeout).await {
-            Ok(answer) => read_ack(&answer.payload),
+            Ok(answer) => self.refusals.read(&answer.payload),
             Err(error) => {
                 tracing::debug!(%error, "a write has no answer");
                 Outcome::Unknown

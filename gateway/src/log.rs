@@ -146,7 +146,7 @@ pub(crate) async fn publish(
                         tokio::time::sleep(PAUSE.min(left)).await;
                     }
                     Ok(Ack { error: Some(ApiError { err_code, description }), .. }) => {
-                        tracing::warn!(err_code, description, "the room stream refused a message");
+                        nats.refusals.refused(err_code, &description);
                         return Err(());
                     }
                     Err(error) => {

@@ -379,7 +379,8 @@ fn end_of(error: axum::Error) -> End {
 }
 
 /// Sends the close frame, and keeps the connection until the client has closed it too, or a while: a reset because of
-/// unread data would overtake the frame.
+/// unread data would overtake the frame. A client that goes without a word is not waited for: a gateway that drains
+/// would be away for so much longer.
 async fn close(mut ws: Box<WebSocket>, code: CloseCode) {
     let frame = CloseFrame { code: code.code(), reason: code.text().into() };
     let closing = async {
@@ -387,9 +388,11 @@ async fn close(mut ws: Box<WebSocket>, code: CloseCode) {
             return;
         }
         while let Some(message) = ws.recv().await {
-            if message.is_err() {
+            match message.map_err(end_of) {
+                Ok(_) => {}
+                Err(End::Gone) => return,
                 // What is left unread cannot be read as frames any more.
-                tokio::time::sleep(limits::CLOSE_TIMEOUT).await;
+                Err(End::Closed | End::Close(_)) => tokio::time::sleep(limits::CLOSE_TIMEOUT).await,
             }
         }
     };

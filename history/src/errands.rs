@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use switchboard_contract::ack::{Outcome, read_ack};
+use switchboard_contract::ack::Outcome;
 use switchboard_contract::limits::{REQUEST_TIMEOUT, ROOM_PROBE_TIMEOUT};
 use switchboard_contract::log::Entry;
 use switchboard_contract::names::{LogName, ROOMS_STREAM, RoomId, room_expiry_id};
@@ -116,7 +116,7 @@ async fn expire(nats: &Nats, room: &RoomId, since: u64, at: u64) -> Came {
     let headers = switchboard_contract::nats::header("Nats-Msg-Id", &room_expiry_id(room, since, at));
     let entry = entry(RoomEvent::State, &Change { expired: Some(at), ..Change::default() }, "expired");
     match nats.request_with(log, Some(headers), entry, REQUEST_TIMEOUT).await {
-        Ok(answer) => came(read_ack(&answer.payload)),
+        Ok(answer) => came(nats.refusals.read(&answer.payload)),
         Err(_) => Came::Failed,
     }
 }

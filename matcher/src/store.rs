@@ -18,7 +18,7 @@ use async_nats::jetstream::stream::Stream;
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use switchboard_contract::ack::{Ack, Outcome, is_marker, read_ack};
+use switchboard_contract::ack::{Ack, Outcome, is_marker};
 use switchboard_contract::limits::{COMMIT_TIMEOUT, EPOCH_REQUEST_TIMEOUT, PURGE_TTL, START_TIMEOUT};
 use switchboard_contract::lobby::EpochRecord;
 use switchboard_contract::names::{self, Incarnation, LobbyKey};
@@ -208,7 +208,7 @@ pub async fn commit(nats: &Nats, epoch: Epoch, batch: Batch) -> Outcome {
     }
     // An error in the middle is answered here as well: the batch it has ended is not complete.
     match nats.request_with(subject, Some(headers), body, COMMIT_TIMEOUT).await {
-        Ok(answer) => read_ack(&answer.payload),
+        Ok(answer) => nats.refusals.read(&answer.payload),
         Err(RequestError::NoResponders | RequestError::Down | RequestError::Timeout) => Outcome::Unknown,
     }
 }

@@ -235,7 +235,7 @@ impl Run<'_> {
     fn teachers_arrive(&mut self) {
         let (_, gateways) = self.target.halves();
         if let Some(siege) = &self.siege {
-            let user = siege::users(siege, gateways);
+            let user = siege::users(siege, self.gateways_under_siege(gateways));
             (0..self.args.teachers).map(Who::teacher).for_each(|who| drop(self.users.spawn_local(user(who))));
             return;
         }
@@ -247,7 +247,7 @@ impl Run<'_> {
     fn students_arrive(&mut self) {
         let (gateways, _) = self.target.halves();
         if let Some(siege) = &self.siege {
-            let user = siege::users(siege, gateways);
+            let user = siege::users(siege, self.gateways_under_siege(gateways));
             (0..self.args.students).map(Who::student).for_each(|who| drop(self.users.spawn_local(user(who))));
             return;
         }
@@ -256,6 +256,12 @@ impl Run<'_> {
             let student = student::play(Rc::clone(&self.world), n, Rc::clone(url), Rc::clone(&arrivals));
             self.users.spawn_local(student);
         }
+    }
+
+    /// A rolling restart has a load balancer before it, which knows another gateway at once. Who knows only those of its
+    /// half waits for them: so a kill shows how long a gateway is away.
+    fn gateways_under_siege<'a>(&'a self, half: &'a [Rc<str>]) -> &'a [Rc<str>] {
+        if self.args.kill.drain { self.target.gateways() } else { half }
     }
 
     fn bars(&self) -> Vec<Bar> {

@@ -138,7 +138,8 @@ struct KillArgs {
     /// Pause them for so long instead (SIGSTOP, then SIGCONT). Not for gateways.
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "kill")]
     pause: Option<Duration>,
-    /// Stop them with SIGTERM instead, as a rolling restart does; the runner starts them again.
+    /// Stop them with SIGTERM instead, as a rolling restart does; the runner starts them again. Clients may use any
+    /// gateway then, as behind a load balancer.
     #[arg(long, requires = "kill", conflicts_with = "pause")]
     drain: bool,
     /// So many kills; without it, kills go on until the run's work is done.

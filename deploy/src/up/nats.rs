@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use switchboard_contract::limits::ROUTE_PINGS;
 
 use super::Args;
 use super::plan::{Spec, Stage, local};
@@ -59,7 +60,8 @@ impl Servers {
             );
             if let Some(route) = route {
                 text += &format!(
-                    "cluster {{ name: switchboard, listen: \"{route}\", routes: [{all}], no_advertise: true }}\n"
+                    "cluster {{ name: switchboard, listen: \"{route}\", routes: [{all}], no_advertise: true, \
+                     {ROUTE_PINGS} }}\n"
                 );
             }
             specs.push(Spec {

@@ -169,7 +169,7 @@ fn closed(code: Option<u16>, decent: bool, own: bool) -> Result<(), String> {
 }
 
 /// The first seed: that of the environment, or one of chance.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("FUZZ_SEED").ok().map(|seed| seed.parse().expect("FUZZ_SEED is a number"));
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) ^ u64::from(rand_of_now()));
     eprintln!("FUZZ_SEED={seed}");

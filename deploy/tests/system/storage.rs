@@ -25,6 +25,8 @@ pub(crate) async fn little_room(system: &mut System) {
         service.ready().await;
     }
 }
+/// Writes of a service that were refused because there is none.
+const REFUSED: &str = "switchboard_nats_writes_refused_total{code=\"10023\"}";
 
 /// Takes all the room that is left.
 pub(crate) async fn fill(system: &System) -> jetstream::Context {
@@ -73,6 +75,9 @@ async fn while_nats_has_no_room_on_disk_pushes_are_refused_and_sockets_wait() {
         let used = service.cpu() - before;
         eprintln!("a service used {} ms of a processor in {} ms", used.as_millis(), start.elapsed().as_millis());
         assert!(used < start.elapsed() / 2, "a service is busy with nothing");
+    }
+    for matcher in &system.matchers {
+        assert!(matcher.metric(REFUSED).await > Some(0), "it is counted, where the log only has the beginning");
     }
     in_place(&mut waiting).await;
 

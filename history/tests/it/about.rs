@@ -45,7 +45,7 @@ async fn write(nats: &Nats, name: &str, connections: Option<u64>) {
         }
     };
     let answer = nats.request_with(subject, Some(headers), body, REQUEST_TIMEOUT).await.expect("an answer");
-    assert!(matches!(switchboard_contract::ack::read_ack(&answer.payload), Outcome::Committed { .. }), "{answer:?}");
+    assert!(matches!(nats.refusals.read(&answer.payload), Outcome::Committed { .. }), "{answer:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A feed's owner: when it ends a feed, when it leaves a source alone, and what it does where another one has its feed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use switchboard_contract::feed::{FeedRecord, HistoryBeat};
@@ -9,6 +10,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::testing::{NatsServer, eventually};
 use switchboard_contract::wire::{V1, encode};
 use switchboard_history::feeds::owner::Replicas;
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::listener::{Counter, Listener, configuration, connect, overwrite, record, want};
@@ -23,83 +25,108 @@ fn feeds(interval: &str) -> String {
     )
 }
 
+/// What a feed of this file needs, but for who polls it.
+struct Bench {
+    server: NatsServer,
+    nats: Nats,
+    /// What the feed `n` asks.
+    counter: Counter,
+    file: PathBuf,
+    _folder: TempDir,
+}
+
+impl Bench {
+    /// As [`NatsServer::start`], where `n` has this interval.
+    async fn of(interval: &str) -> Option<Bench> {
+        let server = NatsServer::start().await?;
+        let (_folder, file) = configuration(&feeds(interval));
+        let nats = connect(&server).await;
+        let counter = Counter::new(&nats, "counter").await;
+        Some(Bench { server, nats, counter, file, _folder })
+    }
+
+    async fn service(&self) -> Service {
+        Service::start_with_feeds(&self.server, &self.file).await
+    }
+
+    async fn process(&self) -> Process {
+        Process::start_with_feeds(&self.server, &self.file).await
+    }
+
+    /// A gateway with a member of `n:1`.
+    async fn gateway(&self) -> Puppet {
+        Puppet::joined(&self.server, &self.nats, "n:1").await
+    }
+}
+
 async fn there(nats: &Nats, feed: &FeedId) -> FeedRecord {
     record(nats, feed).await.expect("a record").1
 }
 
 #[tokio::test]
 async fn who_is_back_when_it_is_asked_again_keeps_the_feed_and_who_is_not_ends_it() {
-    let Some(server) = NatsServer::start().await else { return };
-    let (_folder, file) = configuration(&feeds("200ms"));
-    let nats = connect(&server).await;
-    let service = Service::start_with_feeds(&server, &file).await;
-    let counter = Counter::new(&nats, "counter").await;
-    let mut gateway = Puppet::joined(&server, &nats, "n:1").await;
-    gateway.polled(&counter, 2).await;
-    let before = there(&nats, &gateway.feed).await;
+    let Some(bench) = Bench::of("200ms").await else { return };
+    let (service, Bench { nats, counter, .. }) = (bench.service().await, &bench);
+    let mut gateway = bench.gateway().await;
+    gateway.polled(counter, 2).await;
+    let before = there(nats, &gateway.feed).await;
     let asked = gateway.asked().await;
     gateway.nobody(asked).await;
     let asked = gateway.asked().await;
     let polls = counter.polls();
     gateway.here(asked).await;
-    gateway.polled(&counter, polls + 2).await;
-    let after = there(&nats, &gateway.feed).await;
+    gateway.polled(counter, polls + 2).await;
+    let after = there(nats, &gateway.feed).await;
     assert_eq!((after.epoch, after.asked), (before.epoch, before.asked), "nothing of it was deleted");
 
     for _ in 0..2 {
         let asked = gateway.asked().await;
         gateway.nobody(asked).await;
     }
-    eventually("the record is gone", async || record(&nats, &gateway.feed).await.is_none()).await;
+    eventually("the record is gone", async || record(nats, &gateway.feed).await.is_none()).await;
     service.stop().await;
 }
 
 #[tokio::test]
 async fn who_asks_for_a_feed_that_is_about_to_end_keeps_it() {
-    let Some(server) = NatsServer::start().await else { return };
-    let (_folder, file) = configuration(&feeds("200ms"));
-    let nats = connect(&server).await;
-    let service = Service::start_with_feeds(&server, &file).await;
-    let counter = Counter::new(&nats, "counter").await;
-    let mut gateway = Puppet::joined(&server, &nats, "n:1").await;
-    gateway.polled(&counter, 1).await;
-    let before = there(&nats, &gateway.feed).await;
+    let Some(bench) = Bench::of("200ms").await else { return };
+    let (service, Bench { nats, counter, .. }) = (bench.service().await, &bench);
+    let mut gateway = bench.gateway().await;
+    gateway.polled(counter, 1).await;
+    let before = there(nats, &gateway.feed).await;
 
     // Behind the second question, whose answer is on its way while the record is known already.
     let asked = gateway.asked().await;
     gateway.nobody(asked).await;
     let asked = gateway.asked().await;
-    want(&nats, &gateway.feed).await.expect("an answer");
+    want(nats, &gateway.feed).await.expect("an answer");
     gateway.nobody(asked).await;
     let asked = gateway.asked().await;
-    let after = there(&nats, &gateway.feed).await;
+    let after = there(nats, &gateway.feed).await;
     assert_eq!((after.epoch, after.asked), (before.epoch, before.asked + 1), "the deletion was refused");
     let polls = counter.polls();
     gateway.here(asked).await;
-    gateway.polled(&counter, polls + 1).await;
+    gateway.polled(counter, polls + 1).await;
 
     // Before the second question: what was said at the first one counts no more.
     let asked = gateway.asked().await;
     gateway.nobody(asked).await;
-    want(&nats, &gateway.feed).await.expect("an answer");
+    want(nats, &gateway.feed).await.expect("an answer");
     let asked = gateway.asked().await;
     gateway.nobody(asked).await;
     let asked = gateway.asked().await;
-    assert_eq!(there(&nats, &gateway.feed).await.epoch, before.epoch);
+    assert_eq!(there(nats, &gateway.feed).await.epoch, before.epoch);
     gateway.nobody(asked).await;
-    eventually("the record is gone", async || record(&nats, &gateway.feed).await.is_none()).await;
+    eventually("the record is gone", async || record(nats, &gateway.feed).await.is_none()).await;
     service.stop().await;
 }
 
 #[tokio::test]
 async fn while_gateways_are_silent_there_is_no_poll() {
-    let Some(server) = NatsServer::start().await else { return };
-    let (_folder, file) = configuration(&feeds("200ms"));
-    let nats = connect(&server).await;
-    let service = Process::start_with_feeds(&server, &file).await;
-    let counter = Counter::new(&nats, "counter").await;
-    let mut gateway = Puppet::joined(&server, &nats, "n:1").await;
-    gateway.polled(&counter, 2).await;
+    let Some(bench) = Bench::of("200ms").await else { return };
+    let (service, Bench { nats, counter, .. }) = (bench.process().await, &bench);
+    let mut gateway = bench.gateway().await;
+    gateway.polled(counter, 2).await;
     gateway.asked().await;
     let polls = counter.polls();
     let skipped = service.metric("_polls_skipped_total{reason=\"unheard\"}").await;
@@ -108,8 +135,8 @@ async fn while_gateways_are_silent_there_is_no_poll() {
     }
     assert_eq!(counter.polls(), polls);
     assert!(service.metric("_polls_skipped_total{reason=\"unheard\"}").await >= skipped + 2.0);
-    gateway.polled(&counter, polls + 2).await;
-    assert!(record(&nats, &gateway.feed).await.is_some(), "silence is no absence");
+    gateway.polled(counter, polls + 2).await;
+    assert!(record(nats, &gateway.feed).await.is_some(), "silence is no absence");
 }
 
 /// Another replica, of which only heartbeats are there.
@@ -166,17 +193,15 @@ fn beat(name: &Incarnation, leaving: bool) -> HistoryBeat {
 
 #[tokio::test]
 async fn a_deposed_owner_polls_no_more_and_does_not_fight() {
-    let Some(server) = NatsServer::start().await else { return };
-    let (_folder, file) = configuration(&feeds("1s"));
-    let nats = connect(&server).await;
-    let service = Process::start_with_feeds(&server, &file).await;
-    let (counter, clock) = (Counter::new(&nats, "counter").await, Counter::new(&nats, "clock").await);
-    let (listener, _) = Listener::joined(&nats, "n:1").await;
-    let (_clock, _) = Listener::joined(&nats, "clock").await;
+    let Some(bench) = Bench::of("1s").await else { return };
+    let (service, Bench { nats, counter, .. }) = (bench.process().await, &bench);
+    let clock = Counter::new(nats, "clock").await;
+    let (listener, _) = Listener::joined(nats, "n:1").await;
+    let (_clock, _) = Listener::joined(nats, "clock").await;
     listener.value("a value", |_| true).await;
     clock.reaches(1).await;
     let (_, record) = listener.record().await.expect("a record");
-    let rival = Rival::of(&nats, &listener.feed, &record.owner).await;
+    let rival = Rival::of(nats, &listener.feed, &record.owner).await;
     // Well before the next poll.
     counter.reaches(counter.polls() + 1).await;
     let (polls, told) = (counter.polls(), listener.told().len());
@@ -195,18 +220,15 @@ async fn a_deposed_owner_polls_no_more_and_does_not_fight() {
 
 #[tokio::test]
 async fn the_owner_of_a_feed_that_is_polled_once_an_hour_notices_what_becomes_of_its_record() {
-    let Some(server) = NatsServer::start().await else { return };
-    let (_folder, file) = configuration(&feeds("1h"));
-    let nats = connect(&server).await;
-    let service = Process::start_with_feeds(&server, &file).await;
-    let counter = Counter::new(&nats, "counter").await;
-    let (listener, _) = Listener::joined(&nats, "n:1").await;
+    let Some(bench) = Bench::of("1h").await else { return };
+    let (service, Bench { nats, counter, .. }) = (bench.process().await, &bench);
+    let (listener, _) = Listener::joined(nats, "n:1").await;
     let first = listener.value("a value", |_| true).await;
     eventually("it is polled here", async || service.metric("s_owned").await == 1.0).await;
     let (_, before) = listener.record().await.expect("a record");
     assert_eq!(before.polled.expect("it was").polls, 1);
 
-    let rival = Rival::of(&nats, &listener.feed, &before.owner).await;
+    let rival = Rival::of(nats, &listener.feed, &before.owner).await;
     let mine = rival.takes(&listener.feed).await;
     eventually("another owner", async || service.metric("s_owned").await == 0.0).await;
     rival.leave().await;
@@ -214,8 +236,8 @@ async fn the_owner_of_a_feed_that_is_polled_once_an_hour_notices_what_becomes_of
 
     let (revision, now) = listener.record().await.expect("a record");
     assert_eq!((&now.owner, now.epoch), (&before.owner, mine.epoch + 1));
-    assert!(overwrite(&nats, &listener.feed, revision, None).await);
-    eventually("a new life", async || want(&nats, &listener.feed).await.is_some_and(|wanted| wanted.feed.is_some()))
+    assert!(overwrite(nats, &listener.feed, revision, None).await);
+    eventually("a new life", async || want(nats, &listener.feed).await.is_some_and(|wanted| wanted.feed.is_some()))
         .await;
     let last = listener.value("its first poll", |value| value.contains(r#""poll":3}"#)).await;
     assert!(last.0 > now.epoch && now.epoch > first.0, "{last:?}");
