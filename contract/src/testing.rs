@@ -15,7 +15,6 @@ use async_nats::jetstream::stream::{Config, StorageType};
 use clap::Parser;
 use tempfile::TempDir;
 
-use crate::limits::ROUTE_PINGS;
 use crate::process::CommonArgs;
 
 /// A condition that a test waits for holds within this time.
@@ -72,7 +71,7 @@ impl NatsServer {
                     let others = others.collect::<Vec<_>>().join(", ");
                     let cluster = format!(
                         "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{others}], \
-                         no_advertise: true, {ROUTE_PINGS} }}\n"
+                         no_advertise: true }}\n"
                     );
                     Node::new(free_port(), &format!("node-{i}"), &cluster)
                 })

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use switchboard_contract::limits::ROUTE_PINGS;
 
 use super::Args;
 use super::plan::{Spec, Stage, local};
@@ -60,8 +59,7 @@ impl Servers {
             );
             if let Some(route) = route {
                 text += &format!(
-                    "cluster {{ name: switchboard, listen: \"{route}\", routes: [{all}], no_advertise: true, \
-                     {ROUTE_PINGS} }}\n"
+                    "cluster {{ name: switchboard, listen: \"{route}\", routes: [{all}], no_advertise: true }}\n"
                 );
             }
             specs.push(Spec {
