@@ -396,10 +396,6 @@ pub const CARRIED_LOOK: Duration = Duration::from_secs(2);
 pub const CARRIED_SERVERS_MAX: usize = 16;
 /// Streams that refused what a service writes take it again once something was stored and nothing refused for so long.
 pub const REFUSALS_OVER: Duration = Duration::from_secs(5);
-/// For the configuration of a cluster of nats-servers: each asks so often over a route whether the other is there, and
-/// drops a route over which two questions were not answered, after 10 to 15 s (measured: 11 to 12.5 s). By default a
-/// route on which nothing passes, and that nobody closes, is kept for 1.5 minutes.
-pub const ROUTE_PINGS: &str = "ping_interval: \"5s\", ping_max: 2";
 /// A gateway of which NATS has stored nothing for so long, and that hears another gateway no more, moves its sockets
 /// away. Longer than a cluster needs to choose its leaders; and whoever is moved is back before [`GRACE`] is over,
 /// which begins at [`DEAD_AFTER`].

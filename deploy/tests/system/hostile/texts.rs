@@ -113,14 +113,9 @@ fn values() -> Vec<String> {
         "-0",
         "0.10",
         "1E5",
-        "1e400",
-        "-1e400",
         "1e-400",
         "1180591620717411303424",
         "9007199254740993",
-        r#""\ud800""#,
-        r#""\udc00\ud800""#,
-        r#"{"\ud800":1}"#,
         r#""\u0000""#,
         r#""\u2028\/""#,
         "\"\u{1f98a}\"",
@@ -286,6 +281,8 @@ pub(super) async fn what_is_refused_says_why(system: &System) {
         r#"{"to":[{"session":"\ud800:s"}]}"#,
         &format!(r#"{{"broadcast":true,"x":{too_deep}}}"#),
         r#"{"broadcast":true,"\ud800":1}"#,
+        r#"{"broadcast":true,"text":"\ud800"}"#,
+        r#"{"broadcast":true,"x":[1e400]}"#,
     ] {
         pushes.push(("new_msg", payload.to_owned()));
     }
