@@ -121,7 +121,7 @@ pub const READ_FIRST_TIMEOUT: Duration = Duration::from_millis(400);
 pub const NEW_CHAT_HOLD: Duration = Duration::from_millis(500);
 /// After SIGTERM: how long a gateway keeps serving while it is already unready, by default.
 pub const DRAIN_DELAY: Duration = Duration::from_millis(500);
-/// After SIGTERM: the end of everything.
+/// After SIGTERM: the end of everything, of a gateway so long after the time over which it closes its sockets.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 // The HTTP API.

@@ -102,8 +102,9 @@ pub struct Args {
     /// Silence after which a socket is closed, in seconds.
     #[arg(long, env = "SWITCHBOARD_IDLE_TIMEOUT", default_value_t = limits::IDLE_TIMEOUT.as_secs())]
     pub idle_timeout: u64,
-    /// Over how long the sockets are closed after SIGTERM, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_DRAIN_MS", default_value_t = 2_000)]
+    /// Over how long the sockets are closed after SIGTERM, in milliseconds; at most ten minutes.
+    #[arg(long, env = "SWITCHBOARD_DRAIN_MS", default_value_t = 2_000,
+        value_parser = clap::value_parser!(u64).range(..=600_000))]
     pub drain_ms: u64,
     /// Flags of tokens.
     #[command(flatten)]
@@ -156,7 +157,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     readiness.set(Err("draining"));
     tokio::time::sleep(limits::DRAIN_DELAY).await;
     accepting.cancel();
-    let drained = tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, async {
+    let drained = tokio::time::timeout(spread + limits::SHUTDOWN_TIMEOUT, async {
         tracing::info!(sockets = gateway.connections(), "draining");
         gateway.drain(spread).await;
         // An upgrade that was on its way became a socket meanwhile.
