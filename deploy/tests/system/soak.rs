@@ -41,7 +41,8 @@ fn what_is_not_well_formed_is_seen() {
 async fn all_kinds_of_traffic_at_once_break_no_rule_leave_nothing_and_are_drawn() {
     let Some(place) = Place::new() else { return };
     let kept_for = [
-        ("SWITCHBOARD_LOG_MAX_AGE_MS", "5000"),
+        // Longer than anybody is away.
+        ("SWITCHBOARD_LOG_MAX_AGE_MS", "15000"),
         ("SWITCHBOARD_ROOM_LINGER_MS", "300"),
         ("SWITCHBOARD_CHAT_LINGER_MS", "1000"),
     ];
