@@ -23,7 +23,7 @@ test: .needs-cargo .needs-node ## Run all tests
 	cargo build --workspace --bins
 	$(TARGET)/debug/switchboard tools
 	if [ -d deploy/tests/js ]; then npm ci --prefix deploy/tests/js --no-audit --no-fund; fi
-	cargo test --workspace
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace # most of them wait most of the time
 
 .PHONY: test-long
 test-long: .needs-cargo ## Whatever breaks under traffic, and whatever comes against a live gateway, an hour each, and a rolling restart under 1,000: CHAOS_SECONDS=3600 CHAOS_SEED=… FUZZ_SECONDS=3600 FUZZ_SEED=…
