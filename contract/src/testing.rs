@@ -67,11 +67,15 @@ impl NatsServer {
                 .enumerate()
                 .map(|(i, port)| {
                     let others = routes.iter().enumerate().filter(|(other, _)| *other != i);
-                    let others = others.map(|(other, port)| format!("nats://127.0.0.1:{}", over(i, other, *port)));
-                    let others = others.collect::<Vec<_>>().join(", ");
+                    let over: Vec<(u16, u16)> = others.map(|(other, to)| (*to, over(i, other, *to))).collect();
+                    // Servers tell each other where they are, and would find ways around what is between them.
+                    let hidden = over.iter().any(|(to, over)| to != over);
+                    let advertised = if hidden { 1 } else { *port };
+                    let others: Vec<String> = over.iter().map(|(_, over)| format!("nats://127.0.0.1:{over}")).collect();
                     let cluster = format!(
-                        "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{others}], \
-                         no_advertise: true }}\n"
+                        "cluster {{ name: test, listen: \"127.0.0.1:{port}\", advertise: \"127.0.0.1:{advertised}\", \
+                         routes: [{}], no_advertise: true }}\n",
+                        others.join(", ")
                     );
                     Node::new(free_port(), &format!("node-{i}"), &cluster)
                 })
