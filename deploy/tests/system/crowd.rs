@@ -24,7 +24,7 @@ const PACE: Duration = Duration::from_secs(4);
 /// The rooms' verdict, the load's own deadlines included.
 const VERDICT_WITHIN: Duration = Duration::from_secs(180);
 
-/// What a gateway is told to let the same ten users be in all rooms, and say the same words.
+/// What a gateway is told to let the same few users be in all rooms, and say the same words.
 pub(crate) const FLAGS: [&str; 6] = ["--broadcast-rate", "0", "--join-rate", "0", "--repeats", "0"];
 
 /// A feed that is there for whoever wants one.

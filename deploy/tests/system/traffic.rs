@@ -8,41 +8,20 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::sleep;
 
+use crate::crowd;
 use crate::feed_member::WITH_FEEDS;
 use crate::harness::{Shape, System};
 use crate::support::Running;
 
-/// What lets the same few users be everywhere, and say the same words.
-const UNLIMITED: [&str; 6] = ["--broadcast-rate", "0", "--join-rate", "0", "--repeats", "0"];
+/// Longer than anything is taken for dead, or for away.
+pub(crate) const LONG: Duration = Duration::from_secs(8);
 /// Longer than any test; it ends the traffic itself. Seconds.
 const FOR_EVER: &str = "604800";
 /// There is traffic within this time, also after leaders were elected.
 const WITHIN: Duration = Duration::from_secs(45);
 /// Small enough for a few such systems at once.
-const USERS: [&str; 22] = [
-    "--students",
-    "12",
-    "--teachers",
-    "4",
-    "--capacity",
-    "3",
-    "--messages",
-    "6",
-    "--pace",
-    "250",
-    "--rooms",
-    "3",
-    "--passing",
-    "2",
-    "--members",
-    "4",
-    "--room-pace",
-    "250",
-    "--feed-members",
-    "8",
-    "--churn",
-    "0",
-];
+const USERS: &str = "--students 12 --teachers 4 --capacity 3 --messages 6 --pace 250 --rooms 3 --passing 2 --members 4 \
+                     --room-pace 250 --feed-members 8 --churn 0";
 
 /// Two of each service, with what traffic needs.
 pub(crate) const SYSTEM: Shape<'_> = Shape {
@@ -51,7 +30,7 @@ pub(crate) const SYSTEM: Shape<'_> = Shape {
     histories: 2,
     nats_servers: 1,
     links: false,
-    gateway: &UNLIMITED,
+    gateway: &crowd::FLAGS,
     // What a chat leaves behind is gone soon enough to be waited for.
     matcher: &["--chat-linger-ms", "2000"],
     history: &WITH_FEEDS,
@@ -69,7 +48,7 @@ impl Traffic {
     pub(crate) async fn on(system: &System, breaks: &str) -> Traffic {
         let mut load = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         load.args(["load", "soak", "--seconds", FOR_EVER, "--broken", breaks, "--json", "--folder", "/nonexistent"]);
-        load.args(USERS);
+        load.args(USERS.split_whitespace());
         for gateway in 0..system.gateways.len() {
             load.args(["--gateway", &system.gateway(gateway)]);
         }
@@ -167,6 +146,3 @@ impl std::fmt::Display for Seen {
         write!(f, "unavailable: {refused}; gaps: {gaps}; stale: {stale}")
     }
 }
-
-/// Longer than anything is taken for dead, or for away.
-pub(crate) const LONG: Duration = Duration::from_secs(8);

@@ -14,6 +14,8 @@ const LEFT: f64 = 58.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 26.0;
+/// Points that are drawn of a line, at most: more would stand within two pixels of each other.
+const POINTS: usize = 260;
 /// Lines of the legend have so many names.
 const NAMES: usize = 5;
 /// Colours that are told apart by nearly everybody, on white and on black.
@@ -85,8 +87,8 @@ fn draw(svg: &mut String, panel: Panel, lines: &[(&str, &[Point])], warm_up: f64
     );
     for (at, (name, points)) in lines.iter().enumerate() {
         let colour = COLOURS[at % COLOURS.len()];
-        let points: Vec<String> =
-            points.iter().filter(|(at, _)| *at <= until).map(|(at, v)| format!("{:.1},{:.1}", x(*at), y(*v))).collect();
+        let drawn = points.iter().filter(|(at, _)| *at <= until).step_by(points.len().div_ceil(POINTS).max(1));
+        let points: Vec<String> = drawn.map(|(at, v)| format!("{:.1},{:.1}", x(*at), y(*v))).collect();
         let _ = writeln!(svg, "<polyline stroke=\"{colour}\" points=\"{}\"/>", points.join(" "));
         let (across, down) = (114.0_f64.mul_add(number(at % NAMES), 12.0), 14.0_f64.mul_add(number(at / NAMES), 31.0));
         let _ = writeln!(
@@ -136,15 +138,19 @@ mod tests {
     #[test]
     fn every_line_is_drawn_within_its_panel_and_named() {
         let mut samples = Samples::default();
-        for n in 0..50 {
+        for n in 0..1_000 {
             let lines = [(Panel::Memory, "a<b", 10.0 + f64::from(n)), (Panel::Cpu, "nats", f64::from(n % 3))];
             samples.add(f64::from(n), lines.map(|(panel, line, value)| (panel, line.to_owned(), value)).to_vec());
         }
-        let svg = svg("a & b", &samples, 10.0, 50.0);
+        let svg = svg("a & b", &samples, 10.0, 1_000.0);
         assert_eq!((svg.matches("<polyline").count(), svg.matches("<g ").count()), (2, 2));
         assert!(svg.contains("a &amp; b") && svg.contains("a&lt;b") && svg.contains("resident memory, MiB"));
         let drawn = svg.split("points=\"").skip(1).filter_map(|rest| rest.split('"').next());
-        for point in drawn.flat_map(|points| points.split(' ')) {
+        for point in drawn.flat_map(|points| {
+            let points: Vec<&str> = points.split(' ').collect();
+            assert!((POINTS / 2..=POINTS).contains(&points.len()), "{}", points.len());
+            points
+        }) {
             let (x, y) = point.split_once(',').expect("two numbers");
             let (x, y): (f64, f64) = (x.parse().expect("x"), y.parse().expect("y"));
             assert!((LEFT..=WIDTH - RIGHT).contains(&x) && (TOP..=HEIGHT - BOTTOM).contains(&y), "{point}");
