@@ -8,6 +8,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::{self, Message};
 use futures_util::StreamExt as _;
 use switchboard_contract::limits;
+use switchboard_contract::names;
 use switchboard_contract::nats::Nats;
 use switchboard_contract::streams::{self, Asset};
 use tokio::sync::mpsc;
@@ -44,6 +45,13 @@ impl What {
         match self {
             What::Log(_) => Asset::Rooms.stream(),
             What::FeedKeys => Asset::Feeds.stream(),
+        }
+    }
+
+    fn subjects(self) -> String {
+        match self {
+            What::Log(_) => names::LOG_SUBJECTS.to_owned(),
+            What::FeedKeys => names::bucket_subjects(names::FEEDS_BUCKET),
         }
     }
 
@@ -109,7 +117,6 @@ impl Follower {
             self.say(Fed::Anew).await;
         }
         self.look(&stream).await?;
-        let last = self.last;
         let deliver_policy = match self.next {
             0 => DeliverPolicy::All,
             start_sequence => DeliverPolicy::ByStartSequence { start_sequence },
@@ -123,9 +130,8 @@ impl Follower {
             })
             .await
             .context("no consumer")?;
-        if consumer.cached_info().num_pending == 0 {
-            // What the stream had at its end is deleted, if there was something.
-            self.next = self.next.max(last + 1);
+        if consumer.cached_info().num_pending == 0 && self.ends().await? {
+            self.next = self.next.max(self.last + 1);
             self.note_caught_up().await;
         }
         let mut entries = consumer.messages().await?.ready_chunks(limits::HISTORY_CHUNK_MAX);
@@ -197,6 +203,17 @@ impl Follower {
         self.target.get_or_insert(state.last_sequence);
         self.say(Fed::First(state.first_sequence)).await;
         Ok(anew)
+    }
+
+    /// Whether the stream has nothing more: what it had at its end is deleted, if there was something. A consumer that has
+    /// nothing to bring says so only of the replica that it is on, which may lag behind.
+    async fn ends(&self) -> anyhow::Result<bool> {
+        if self.last < self.next {
+            return Ok(true);
+        }
+        let (stream, subjects) = (self.what.stream(), self.what.subjects());
+        let more = self.nats.leader_next(&stream, &subjects, self.next, limits::REQUEST_TIMEOUT).await;
+        Ok(more.context("the stream does not say whether it has more")?.is_none())
     }
 
     async fn note_caught_up(&mut self) {
