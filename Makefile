@@ -14,7 +14,7 @@ help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: run
-run: .needs-cargo ## Build and run everything here. GATEWAYS=2 HISTORIES=2 FEEDS=deploy/feeds.toml GATEWAY_PORT=4000 NATS_SERVERS=1 NATS_PORT=4222 ADMIN_PORT=4500 API_SECRET=… AUTH=open LIMITS=on FRESH=1 DEATHS=5
+run: .needs-cargo ## Build and run everything here. GATEWAYS=2 HISTORIES=2 FEEDS=deploy/feeds.toml GATEWAY_PORT=4000 NATS_SERVERS=1 SECURE= NATS_PORT=4222 ADMIN_PORT=4500 API_SECRET=… AUTH=open LIMITS=on FRESH=1 DEATHS=5
 	cargo build --release --workspace --bins
 	exec $(TARGET)/release/switchboard up
 

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod alive;
 pub mod api;
 pub mod carried;
+pub mod credentials;
 pub mod feed;
 pub mod lease;
 pub mod limits;

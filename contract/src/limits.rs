@@ -402,6 +402,12 @@ pub const REFUSALS_OVER: Duration = Duration::from_secs(5);
 pub const CUT_OFF_AFTER: Duration = Duration::from_secs(9);
 /// Who is refused by a gateway that is cut off asks again after this time, or asks another one.
 pub const CUT_OFF_RETRY: Duration = Duration::from_secs(5);
+/// How often a service looks whether its credentials for NATS, or the CA, have changed.
+pub const CREDENTIALS_LOOK: Duration = Duration::from_secs(2);
+/// Credentials that no server let in are tried again after this time.
+pub const CREDENTIALS_RETRY: Duration = Duration::from_secs(8);
+/// A file of credentials, or of certificates, is not larger. Bytes.
+pub const CREDENTIALS_BYTES_MAX: usize = 1024 * 1024;
 /// One request between services.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Requests of a process that wait for an answer from NATS. Above it they fail at once.

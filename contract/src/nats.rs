@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use async_nats::{
     Client, ConnectError, ConnectOptions, Event, HeaderMap, HeaderValue, Message, ReconnectToServer, ServerAddr,
-    Subscriber,
+    ServerError, Subscriber,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::ack::{Outcome, Refusals};
+use crate::credentials::Files;
 use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
 use crate::process::CommonArgs;
@@ -22,7 +24,13 @@ use crate::requests::{self, Requests};
 const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
 
 const SLOW_CONSUMER: &str = "switchboard_nats_slow_consumer_total";
+const DENIED: &str = "switchboard_nats_permission_violations_total";
 const MOVES: &str = "switchboard_nats_moves_total";
+
+/// So nats-server begins to say that a user may not do something.
+const DENIED_WORDS: &str = "Permissions Violation";
+/// From one such line in the log to the next.
+const DENIED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A connection to NATS. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,6 +50,8 @@ pub struct Nats {
     options: Arc<ConnectOptions>,
     /// Where the next attempt to connect goes.
     goal: Arc<Mutex<Option<ServerAddr>>>,
+    /// Looks for other credentials while anybody has this connection.
+    _watching: Arc<AbortOnDropHandle<()>>,
 }
 
 /// Why a request has no answer.
@@ -64,18 +74,11 @@ impl Nats {
     /// # Errors
     /// If there is no server in that time, the credentials are refused, or the server is too old.
     pub async fn connect(args: &CommonArgs, service: &str, incarnation: &Incarnation) -> anyhow::Result<Nats> {
-        let (up, link) = watch::channel(0u64);
-        let up = Arc::new(up);
-        let (overflowed, overflows) = watch::channel(0u64);
-        let overflowed = Arc::new(overflowed);
-        let mut options = ConnectOptions::new();
-        if let Some(creds) = &args.nats_creds {
-            options = options
-                .credentials_file(creds)
-                .await
-                .with_context(|| format!("cannot read --nats-creds {}", creds.display()))?;
-        }
-        let options = options
+        let ((up, link), (overflowed, overflows)) = (watch::channel(0), watch::channel(0));
+        let teller = Arc::new(Teller { up, overflowed, denied: Mutex::default() });
+        let files = Files::open(args.nats_creds.as_deref(), args.nats_ca.as_deref())?;
+        let options = files
+            .options()
             .name(format!("{service}-{incarnation}"))
             .custom_inbox_prefix(format!("_INBOX.{service}"))
             .ping_interval(Duration::from_secs(5))
@@ -95,8 +98,8 @@ impl Nats {
                 Duration::from_millis(base / 2 + rand::random_range(0..=base / 2))
             })
             .event_callback(move |event| {
-                let (up, overflowed) = (up.clone(), overflowed.clone());
-                async move { note(&up, &overflowed, &event) }
+                teller.note(&event);
+                ready(())
             });
         let servers: Vec<&str> = args.nats_url.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
         let client = options.connect(servers).await.with_context(|| format!("cannot connect to {}", args.nats_url))?;
@@ -119,7 +122,9 @@ impl Nats {
         tracing::info!(server = %info.server_name, version = %info.version, "connected to NATS");
         let requests = Arc::new(Requests::over(&client).await.context("the connection to NATS has ended")?);
         let (stored, refusals) = (watch::Sender::new(None), Arc::default());
-        Ok(Nats { client, link, overflows, stored, refusals, requests, options: scouting, goal })
+        let watching = files.watch(client.clone(), scouting.clone());
+        let watching = Arc::new(AbortOnDropHandle::new(tokio::spawn(watching)));
+        Ok(Nats { client, link, overflows, stored, refusals, requests, options: scouting, goal, _watching: watching })
     }
 
     /// Whether the connection is up, as far as is known.
@@ -342,32 +347,60 @@ pub struct Stored {
 pub(crate) fn describe() {
     metrics::describe_counter!(SLOW_CONSUMER, "Subscriptions that overflowed, once for each message lost.");
     requests::describe();
+    metrics::describe_counter!(DENIED, "What NATS did not permit to this service's user: a wrong configuration.");
     metrics::describe_counter!(MOVES, "Moves to another NATS server, where one stored nothing.");
 }
 
-fn note(up: &watch::Sender<u64>, overflowed: &watch::Sender<u64>, event: &Event) {
-    let connected = match event {
-        Event::Connected => true,
-        Event::Disconnected | Event::Closed => false,
-        Event::SlowConsumer(subscription) => {
-            metrics::counter!(SLOW_CONSUMER).increment(1);
-            tracing::warn!(subscription, "a subscription overflowed");
-            overflowed.send_modify(|n| *n += 1);
-            return;
+/// What the connection tells of itself.
+#[derive(Debug)]
+struct Teller {
+    up: watch::Sender<u64>,
+    overflowed: watch::Sender<u64>,
+    /// When the log last had that something is not permitted.
+    denied: Mutex<Option<Instant>>,
+}
+
+impl Teller {
+    fn note(&self, event: &Event) {
+        let connected = match event {
+            Event::Connected => true,
+            Event::Disconnected | Event::Closed => false,
+            Event::SlowConsumer(subscription) => {
+                metrics::counter!(SLOW_CONSUMER).increment(1);
+                tracing::warn!(subscription, "a subscription overflowed");
+                self.overflowed.send_modify(|n| *n += 1);
+                return;
+            }
+            Event::ServerError(ServerError::Other(error)) if error.contains(DENIED_WORDS) => {
+                metrics::counter!(DENIED).increment(1);
+                self.denied(error, Instant::now());
+                return;
+            }
+            other @ (Event::LameDuckMode | Event::Draining | Event::ServerError(_) | Event::ClientError(_)) => {
+                tracing::debug!(event = %other, "NATS");
+                return;
+            }
+        };
+        self.up.send_if_modified(|n| {
+            let was = *n % 2 == 1;
+            if was != connected {
+                *n += 1;
+                tracing::info!(up = connected, "NATS connection");
+            }
+            was != connected
+        });
+    }
+
+    /// Where permissions are wrong that is each message: the log has it now and then.
+    fn denied(&self, error: &str, now: Instant) {
+        let mut last = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now.duration_since(last) >= DENIED_INTERVAL) {
+            *last = Some(now);
+            tracing::warn!(error, "NATS does not permit it to this service's user");
+        } else {
+            tracing::debug!(error, "NATS does not permit it to this service's user");
         }
-        other @ (Event::LameDuckMode | Event::Draining | Event::ServerError(_) | Event::ClientError(_)) => {
-            tracing::debug!(event = %other, "NATS");
-            return;
-        }
-    };
-    up.send_if_modified(|n| {
-        let was = *n % 2 == 1;
-        if was != connected {
-            *n += 1;
-            tracing::info!(up = connected, "NATS connection");
-        }
-        was != connected
-    });
+    }
 }
 
 #[cfg(test)]
@@ -376,8 +409,8 @@ mod tests {
 
     #[test]
     fn losses_and_returns_and_overflows_are_counted() {
-        let (up, link) = watch::channel(0);
-        let (overflowed, overflows) = watch::channel(0);
+        let ((up, link), (overflowed, overflows)) = (watch::channel(0), watch::channel(0));
+        let teller = Teller { up, overflowed, denied: Mutex::default() };
         for (event, seen) in [
             (Event::Connected, (1, 0)),
             (Event::Connected, (1, 0)),
@@ -387,7 +420,7 @@ mod tests {
             (Event::Disconnected, (2, 2)),
             (Event::Connected, (3, 2)),
         ] {
-            note(&up, &overflowed, &event);
+            teller.note(&event);
             assert_eq!((*link.borrow(), *overflows.borrow()), seen, "{event}");
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{ArgMatches, Args, Command, Parser, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
@@ -22,9 +22,13 @@ pub struct CommonArgs {
     /// NATS servers, separated by commas.
     #[arg(long, env = "SWITCHBOARD_NATS_URL", default_value = "nats://127.0.0.1:4222")]
     pub nats_url: String,
-    /// File with NATS credentials (.creds).
+    /// File with what NATS knows this service by: credentials (.creds), or the seed of an nkey alone. Read again when it
+    /// has changed: the service connects anew, and no client notices.
     #[arg(long, env = "SWITCHBOARD_NATS_CREDS", value_name = "FILE")]
     pub nats_creds: Option<PathBuf>,
+    /// File with the CA of the NATS servers' certificates (PEM). With it TLS is required. Read again when it has changed.
+    #[arg(long, env = "SWITCHBOARD_NATS_CA", value_name = "FILE")]
+    pub nats_ca: Option<PathBuf>,
     /// Replicas of the streams and buckets that this service makes.
     #[arg(long, env = "SWITCHBOARD_NATS_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub nats_replicas: u8,
@@ -60,8 +64,10 @@ where
     A: Parser,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let args = A::parse();
-    let name = A::command().get_name().to_owned();
+    let command = A::command();
+    let name = command.get_name().to_owned();
+    let matches = command.clone().get_matches();
+    let args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command.clone()).exit());
     let common = common(&args);
     if let Err(error) = start_logs(common.log_format, &common.log_level) {
         eprintln!("{name}: {error}");
@@ -78,7 +84,7 @@ where
     let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         let signals = tokio::spawn(cancel_on_signal(stop.clone()));
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), flags = effective(&command, &matches), "starting");
         let outcome = run(args, stop).await;
         signals.abort();
         outcome
@@ -94,6 +100,33 @@ where
             ExitCode::from(if error.is::<UsageError>() { EXIT_USAGE } else { EXIT_FAILURE })
         }
     }
+}
+
+/// All flags as they are in effect, from the command line, the environment or by default, so that they could be given
+/// once more; what is secret is left out.
+fn effective(command: &Command, matches: &ArgMatches) -> String {
+    let mut flags = Vec::new();
+    for arg in command.get_arguments() {
+        let (Some(long), Ok(Some(values))) = (arg.get_long(), matches.try_get_raw(arg.get_id().as_str())) else {
+            continue;
+        };
+        let values = values.map(|value| match arg.is_hide_env_values_set() {
+            true => "(hidden)".to_owned(),
+            false => without_password(&value.to_string_lossy()),
+        });
+        flags.push(format!("--{long}={}", values.collect::<Vec<_>>().join(",")));
+    }
+    flags.join(" ")
+}
+
+/// A URL may have a user and a password in it.
+fn without_password(value: &str) -> String {
+    let hide = |url: &str| match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
+    {
+        Some((scheme, (_, host))) => format!("{scheme}://(hidden)@{host}"),
+        None => url.to_owned(),
+    };
+    value.split(',').map(hide).collect::<Vec<_>>().join(",")
 }
 
 /// Starts logs to standard error.
@@ -152,5 +185,38 @@ async fn cancel_on_signal(stop: CancellationToken) {
         }
         tracing::info!(signal = name, "stopping");
         stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        common: CommonArgs,
+        /// A secret.
+        #[arg(long, hide_env_values = true)]
+        secret: Option<String>,
+        /// A switch.
+        #[arg(long)]
+        switch: bool,
+        /// Many.
+        #[arg(long, value_delimiter = ',')]
+        many: Vec<u8>,
+    }
+
+    #[test]
+    fn the_effective_configuration_has_defaults_and_no_secrets() {
+        let url = "nats://me:word@a:1,tls://b:2";
+        let given = ["test", "--secret", "word", "--many", "1,2", "--many", "3", "--nats-url", url];
+        let shown = effective(&Flags::command(), &Flags::command().get_matches_from(given));
+        for flag in ["--secret=(hidden)", "--many=1,2,3", "--switch=false", "--log-level=info", "--nats-replicas=1"] {
+            assert!(shown.split(' ').any(|shown| shown == flag), "{flag}: {shown}");
+        }
+        assert!(shown.contains("--nats-url=nats://(hidden)@a:1,tls://b:2"), "{shown}");
+        assert!(!shown.contains("word") && !shown.contains("--nats-creds"), "{shown}");
     }
 }

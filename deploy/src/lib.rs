@@ -1,6 +1,7 @@
 //! The system as a whole: the tool `switchboard`, and what its tests stand on.
 
 pub mod client;
+pub mod credentials;
 pub mod load;
 mod matchers;
 pub mod runfile;
@@ -32,6 +33,8 @@ enum Command {
     Token(token::Args),
     /// Put load on a running system and check what comes back.
     Load(load::Args),
+    /// Make the keys, certificates and users of a NATS that lets in nobody else, and rotate them.
+    Credentials(credentials::Args),
     /// Install what runs and tests need (a pinned nats-server) under .switchboard/tools, and print where it is.
     Tools(tools::Args),
 }
@@ -44,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Token(args) => token::run(args),
         Command::Load(args) => load::run(args),
+        Command::Credentials(args) => credentials::run(&args),
         Command::Tools(args) => tools::run(args),
     };
     match outcome {

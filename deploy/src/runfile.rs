@@ -1,15 +1,19 @@
 //! `.switchboard/run.json`: what runs, as the runner wrote it. `status`, `load` and the next `up` read it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use async_nats::Client;
 use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+use switchboard_contract::credentials::Files;
 
 /// The folder of everything that the tool keeps, below the project's root.
 pub const FOLDER: &str = ".switchboard";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -20,9 +24,21 @@ pub struct RunFile {
     pub processes: Vec<Process>,
     /// Where clients of NATS connect: all servers, separated by commas.
     pub nats_url: String,
+    /// What this tool connects there with, where not everybody is let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats_files: Option<NatsFiles>,
     /// How its gateways treat tokens.
     #[serde(default)]
     pub auth: Auth,
+}
+
+/// What is needed to connect to NATS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NatsFiles {
+    /// The seed of a user's key.
+    pub creds: PathBuf,
+    /// The CA of the servers' certificates.
+    pub ca: PathBuf,
 }
 
 /// How gateways treat tokens.
@@ -110,6 +126,15 @@ impl ProcessId {
 }
 
 impl RunFile {
+    /// Connects to its NATS.
+    ///
+    /// # Errors
+    /// If that cannot be done in time.
+    pub async fn connect(&self, name: &str) -> anyhow::Result<Client> {
+        let files = self.nats_files.as_ref();
+        connect(&self.nats_url, files.map(|files| &*files.creds), files.map(|files| &*files.ca), name).await
+    }
+
     /// Reads the file in `folder`; `None` if there is none.
     ///
     /// # Errors
@@ -152,6 +177,17 @@ impl RunFile {
     }
 }
 
+/// Connects this tool to NATS: under a name, with answers where an operator may read them.
+///
+/// # Errors
+/// If that cannot be done in time.
+pub async fn connect(url: &str, creds: Option<&Path>, ca: Option<&Path>, name: &str) -> anyhow::Result<Client> {
+    let options = Files::open(creds, ca)?.options();
+    let options = options.name(name).custom_inbox_prefix("_INBOX.operator").connection_timeout(CONNECT_TIMEOUT);
+    let servers: Vec<&str> = url.split(',').map(str::trim).collect();
+    options.connect(servers).await.with_context(|| format!("no NATS server lets this tool in at {url}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +212,7 @@ mod tests {
             runner: Some(id),
             processes: vec![process],
             nats_url: "nats://127.0.0.1:4222".into(),
+            nats_files: None,
             auth: Auth::Jwt,
         };
         file.write(folder.path()).expect("written");

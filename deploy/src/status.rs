@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use async_nats::jetstream;
+use async_nats::{Client, jetstream};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -19,9 +19,10 @@ use switchboard_contract::process::EXIT_FAILURE;
 use switchboard_contract::wire;
 
 use crate::matchers;
-use crate::runfile::{FOLDER, Process, RunFile};
+use crate::runfile::{self, FOLDER, Process, RunFile};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// What NATS knows it by.
+const NAME: &str = "switchboard-status";
 /// Feeds that are shown; the others are counted.
 const FEEDS_SHOWN: usize = 100;
 
@@ -31,9 +32,12 @@ pub struct Args {
     /// NATS servers, separated by commas. Without it: those of the local runner.
     #[arg(long, env = "SWITCHBOARD_NATS_URL")]
     nats_url: Option<String>,
-    /// File with NATS credentials (.creds).
-    #[arg(long, env = "SWITCHBOARD_NATS_CREDS", value_name = "FILE")]
+    /// File with what NATS knows you by: credentials (.creds), or the seed of an nkey alone.
+    #[arg(long, env = "SWITCHBOARD_NATS_CREDS", value_name = "FILE", requires = "nats_url")]
     nats_creds: Option<PathBuf>,
+    /// File with the CA of the NATS servers' certificates (PEM). With it TLS is required.
+    #[arg(long, env = "SWITCHBOARD_NATS_CA", value_name = "FILE", requires = "nats_url")]
+    nats_ca: Option<PathBuf>,
     /// JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -93,17 +97,16 @@ fn print(text: &str) {
 }
 
 async fn look(args: &Args) -> anyhow::Result<Seen> {
-    let (url, processes): (String, Vec<Process>) = match &args.nats_url {
-        Some(url) => (url.clone(), Vec::new()),
-        None => local(args).map(|run| (run.nats_url, run.processes))?,
+    let (client, processes): (Client, Vec<Process>) = match &args.nats_url {
+        Some(url) => {
+            let (creds, ca) = (args.nats_creds.as_deref(), args.nats_ca.as_deref());
+            (runfile::connect(url, creds, ca, NAME).await?, Vec::new())
+        }
+        None => {
+            let run = local(args)?;
+            (run.connect(NAME).await?, run.processes)
+        }
     };
-    let mut options = async_nats::ConnectOptions::new().name("switchboard-status").connection_timeout(CONNECT_TIMEOUT);
-    if let Some(creds) = &args.nats_creds {
-        let file = creds.display();
-        options = options.credentials_file(creds).await.with_context(|| format!("cannot read --nats-creds {file}"))?;
-    }
-    let servers: Vec<&str> = url.split(',').map(str::trim).collect();
-    let client = options.connect(servers).await.with_context(|| format!("no NATS server at {url}"))?;
     let asked = client.request(MatcherVerb::Status.subject(), Bytes::new());
     let matcher = match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {
         Ok(Ok(answer)) => Some(wire::decode("leader", &answer.payload)?),
@@ -208,6 +211,8 @@ fn table(seen: &Seen) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use switchboard_contract::lobby::Status;
     use switchboard_contract::names::Incarnation;

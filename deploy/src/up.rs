@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::builder::FalseyValueParser;
-use switchboard_contract::process::{EXIT_FAILURE, LogFormat};
+use switchboard_contract::process::{EXIT_FAILURE, LogFormat, UsageError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::runfile::{Auth, FOLDER, ProcessId, RunFile};
+use crate::runfile::{Auth, FOLDER, NatsFiles, ProcessId, RunFile};
 use crate::{token, tools};
 use child::{Child, Deaths};
 use output::Output;
@@ -53,9 +53,13 @@ pub struct Args {
     /// How many history services; one of them leads, all of them answer, and feeds are shared among them.
     #[arg(long, env = "HISTORIES", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=10))]
     histories: u16,
-    /// How many nats-servers: 1, or a cluster of 3 with everything on each.
-    #[arg(long, env = "NATS_SERVERS", default_value_t = 1, value_parser = nats_servers)]
-    nats_servers: u8,
+    /// How many nats-servers: 1, or a cluster of 3 with everything on each. By default 1, or 3 with --secure.
+    #[arg(long, env = "NATS_SERVERS", value_parser = nats_servers)]
+    nats_servers: Option<u8>,
+    /// NATS as in production: three servers, TLS, and a user for each service that may do what it has to (SECURE=1).
+    /// Keys and certificates are made in .switchboard/nats/users, see `switchboard credentials`.
+    #[arg(long, env = "SECURE", value_parser = FalseyValueParser::new())]
+    secure: bool,
     /// Port of NATS. In a cluster, the other servers' ports follow it, then those between the servers.
     #[arg(long, env = "NATS_PORT", default_value_t = 4222, value_parser = clap::value_parser!(u16).range(1..))]
     nats_port: u16,
@@ -91,6 +95,22 @@ pub struct Args {
     /// Which logs the services write: error, warn, info, debug, trace, or tracing directives.
     #[arg(long, env = "SWITCHBOARD_LOG_LEVEL", default_value = "info")]
     log_level: String,
+}
+
+impl Args {
+    fn nats_count(&self) -> u8 {
+        self.nats_servers.unwrap_or(if self.secure { 3 } else { 1 })
+    }
+}
+
+/// What flags cannot say of each other by themselves.
+fn check(args: &Args) -> anyhow::Result<()> {
+    if args.secure && args.nats_count() != 3 {
+        bail!(UsageError(
+            "--secure (SECURE) is a cluster of 3 servers: leave --nats-servers (NATS_SERVERS) out".into()
+        ));
+    }
+    Ok(())
 }
 
 fn nats_servers(text: &str) -> Result<u8, String> {
@@ -147,6 +167,7 @@ impl Signals {
 }
 
 async fn up(args: &Args, signals: &Signals, output: &Output) -> anyhow::Result<ExitCode> {
+    check(args)?;
     std::fs::create_dir_all(&args.folder).with_context(|| format!("cannot make {}", args.folder.display()))?;
     let folder = std::path::absolute(&args.folder)?;
     leftovers::clean_up(&folder, output).await?;
@@ -165,7 +186,12 @@ async fn up(args: &Args, signals: &Signals, output: &Output) -> anyhow::Result<E
     let run_file = RunFile {
         runner: ProcessId::of(std::process::id()),
         processes: Vec::new(),
-        nats_url: plan.nats_url.clone(),
+        nats_url: plan.nats.url.clone(),
+        nats_files: plan
+            .nats
+            .credentials
+            .as_ref()
+            .map(|folder| NatsFiles { creds: folder.seed("operator"), ca: folder.ca() }),
         auth: args.auth,
     };
     run_file.write(&folder)?;
@@ -184,12 +210,7 @@ fn prepare_data(args: &Args, plan: &Plan, folder: &Path) -> anyhow::Result<()> {
     if args.fresh && data.exists() {
         std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
     }
-    for config in &plan.nats_configs {
-        std::fs::create_dir_all(&config.store).with_context(|| format!("cannot make {}", config.store.display()))?;
-        let path = &config.path;
-        std::fs::write(path, &config.text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    plan.nats.prepare()
 }
 
 /// What the keepers of all processes share.
@@ -220,7 +241,7 @@ impl System {
                 self.start(plan, nats_server, deaths).await?;
                 let addresses: Vec<String> = plan.gateways().map(|addr| format!("http://{addr}")).collect();
                 let shown = self.shared.output.clone();
-                shown.say(&format!("ready: {} (NATS: {}); Ctrl-C stops it", addresses.join(" "), plan.nats_url)).await;
+                shown.say(&format!("ready: {} (NATS: {}); Ctrl-C stops it", addresses.join(" "), plan.nats.url)).await;
                 std::future::pending().await
             } => outcome,
         };

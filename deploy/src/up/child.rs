@@ -125,7 +125,7 @@ impl Keeper {
         let started = Instant::now();
         let mut child = Command::new(&self.program)
             .args(&self.spec.args)
-            .envs(self.spec.secrets.iter().map(|(name, value)| (name, value)))
+            .envs(self.spec.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

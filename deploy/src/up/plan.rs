@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use switchboard_contract::process::UsageError;
 
-use super::nats::{self, Servers};
+use super::nats::Servers;
 use super::{Args, Limits, feeds};
 use crate::runfile::Auth;
 use crate::token::Key;
@@ -39,8 +39,8 @@ pub(super) struct Spec {
     /// `None`: nats-server, wherever it is found.
     pub(super) program: Option<PathBuf>,
     pub(super) args: Vec<String>,
-    /// Not as flags, so that `ps` does not show them.
-    pub(super) secrets: Vec<(&'static str, String)>,
+    /// Secrets among it: `ps` would show flags.
+    pub(super) environment: Vec<(&'static str, String)>,
     /// Where it serves clients.
     pub(super) addr: Option<SocketAddr>,
     /// Where the servers of a NATS cluster find each other.
@@ -56,8 +56,7 @@ pub(super) struct Spec {
 pub(super) struct Plan {
     /// In start order.
     pub(super) specs: Vec<Spec>,
-    pub(super) nats_url: String,
-    pub(super) nats_configs: Vec<nats::Config>,
+    pub(super) nats: Servers,
 }
 
 /// The programs of the services.
@@ -95,13 +94,19 @@ impl Plan {
     /// # Errors
     /// If the ports do not fit.
     pub(super) fn new(args: &Args, folder: &Path, binaries: &Binaries) -> anyhow::Result<Plan> {
-        let Servers { mut specs, configs: nats_configs, url: nats_url } = Servers::new(args, folder)?;
+        let mut nats = Servers::new(args, folder)?;
+        let mut specs = std::mem::take(&mut nats.specs);
         let feeds = feeds::path(args.feeds.as_deref(), folder).display().to_string();
         let mut service = |name: String, stage, program: &PathBuf, addr: Option<SocketAddr>| {
             let index = specs.len();
             let admin = local(args.admin_port, index)?;
-            let mut flags = vec![("--nats-url", nats_url.clone()), ("--admin-addr", admin.to_string())];
-            flags.push(("--nats-replicas", args.nats_servers.to_string()));
+            let mut flags = vec![("--nats-url", nats.url.clone()), ("--admin-addr", admin.to_string())];
+            flags.push(("--nats-replicas", args.nats_count().to_string()));
+            if let Some(credentials) = &nats.credentials {
+                let user = name.split('-').next().unwrap_or_default();
+                flags.push(("--nats-creds", credentials.seed(user).display().to_string()));
+                flags.push(("--nats-ca", credentials.ca().display().to_string()));
+            }
             let format = args.log_format.to_possible_value().map(|value| value.get_name().to_owned());
             flags.extend([("--log-format", format.unwrap_or_default()), ("--log-level", args.log_level.clone())]);
             if *program == binaries.history {
@@ -122,7 +127,7 @@ impl Plan {
                 stage,
                 program: Some(program.clone()),
                 args: flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect(),
-                secrets: addr.map(|_| ("SWITCHBOARD_API_SECRET", args.api_secret.clone())).into_iter().collect(),
+                environment: addr.map(|_| ("SWITCHBOARD_API_SECRET", args.api_secret.clone())).into_iter().collect(),
                 addr,
                 route: None,
                 admin,
@@ -141,7 +146,7 @@ impl Plan {
             let addr = local(args.gateway_port, n)?;
             service(format!("gateway-{}", n + 1), Stage::Gateways, &binaries.gateway, Some(addr))?;
         }
-        let plan = Plan { specs, nats_url, nats_configs };
+        let plan = Plan { specs, nats };
         plan.check_overlap()?;
         Ok(plan)
     }
@@ -242,7 +247,7 @@ mod tests {
                 "gateway-3 Some(5002) 6007",
             ]
         );
-        let [nats] = &plan.nats_configs[..] else { panic!("one server: {plan:?}") };
+        let [nats] = &plan.nats.configs[..] else { panic!("one server: {plan:?}") };
         assert_eq!((nats.path.to_str(), nats.store.to_str()), (Some("/f/nats.conf"), Some("/f/data/nats")));
         assert!(nats.text.contains("store_dir: \"/f/data/nats\"") && !nats.text.contains("cluster"), "{}", nats.text);
         let gateway = flags(&plan, "gateway-1");
@@ -296,7 +301,7 @@ mod tests {
         });
         assert_eq!(shown, expected.concat());
         assert_eq!(plan.specs[3].admin.port(), 6003, "services follow");
-        for (n, config) in (1..).zip(&plan.nats_configs) {
+        for (n, config) in (1..).zip(&plan.nats.configs) {
             assert_eq!(config.store, Path::new(&format!("/f/data/nats-{n}")));
             assert!(config.text.contains(&format!("server_name: \"nats-{n}\"")), "{}", config.text);
             for route in 5003..=5005 {
@@ -308,6 +313,19 @@ mod tests {
             let url = "--nats-url nats://127.0.0.1:5000,nats://127.0.0.1:5001,nats://127.0.0.1:5002 ";
             assert!(service.contains(url) && service.contains("--nats-replicas 3"), "{service}");
         }
+    }
+
+    #[test]
+    fn a_secure_system_has_three_servers_and_a_user_for_each_service() {
+        let plan = plan(&["--secure"]).expect("a plan");
+        assert_eq!(plan.nats.url, "tls://127.0.0.1:4222,tls://127.0.0.1:4223,tls://127.0.0.1:4224");
+        assert_eq!(plan.nats.configs.iter().filter(|config| config.path == Path::new("/f/nats/nats.conf")).count(), 3);
+        for (name, user) in [("matcher-2", "matcher"), ("history-1", "history"), ("gateway-1", "gateway")] {
+            let wanted = format!("--nats-creds /f/nats/users/{user}.nk --nats-ca /f/nats/users/ca.crt");
+            assert!(flags(&plan, name).contains(&wanted), "{}", flags(&plan, name));
+        }
+        let one = super::super::check(&Flags::parse_from(["up", "--secure", "--nats-servers", "1"]).args);
+        assert!(one.is_err_and(|error| error.is::<UsageError>()));
     }
 
     #[test]

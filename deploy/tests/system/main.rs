@@ -40,6 +40,7 @@ mod rooms;
 mod rooms_load;
 mod runner;
 mod runner_feeds;
+mod secure;
 mod session;
 mod side;
 mod siege;

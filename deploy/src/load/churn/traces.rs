@@ -89,9 +89,7 @@ impl Look {
     /// Connects to the NATS of what runs here.
     pub(in crate::load) async fn new(folder: &Path) -> anyhow::Result<Look> {
         let run = RunFile::read(folder)?.context("nothing runs here: churn looks into its processes")?;
-        let servers: Vec<&str> = run.nats_url.split(',').map(str::trim).collect();
-        let client = async_nats::ConnectOptions::new().name("switchboard-load").connect(servers).await;
-        let context = jetstream::new(client.with_context(|| format!("no NATS server at {}", run.nats_url))?);
+        let context = jetstream::new(run.connect("switchboard-load").await?);
         let look = Look { folder: folder.to_owned(), context };
         // The first request brings a subscription for answers, which is not to be found later.
         look.messages(ROOMS_STREAM).await?;
