@@ -29,15 +29,21 @@ def quantity(text):
     return float(number) * scale[unit]
 
 
+def ports(*containers):
+    """The ports of containers, by name."""
+    return {port["name"]: port["containerPort"] for c in containers for port in c.get("ports", [])}
+
+
 class Workload:
-    """A Deployment or StatefulSet, which has one container."""
+    """A Deployment or StatefulSet. Its container is the one with its name; another one may stand beside it."""
 
     def __init__(self, item):
         self.item, self.name, self.spec = item, item["metadata"]["name"], item["spec"]
         self.pod = self.spec["template"]["spec"]
         self.labels = self.spec["template"]["metadata"]["labels"]
-        self.container = self.pod["containers"][0]
-        self.ports = {port["name"]: port["containerPort"] for port in self.container.get("ports", [])}
+        self.containers = self.pod["containers"]
+        self.container = next((c for c in self.containers if c["name"] == self.name), self.containers[0])
+        self.ports = ports(*self.containers)
 
     @property
     def replicas(self):

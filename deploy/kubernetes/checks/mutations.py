@@ -23,12 +23,16 @@ def get(items, kind, name):
 
 
 def put(kind, name, path, value):
-    """A mutation: sets or, with DROP, removes what a dotted path leads to; makes what is missing on the way."""
+    """A mutation: sets or, with DROP, removes what a dotted path leads to; makes what is missing on the way. In a path
+    `@name` is the item of a list that has this name, and `~` a dot."""
     def mutate(items):
         at = get(items, kind, name)
         *way, last = [int(part) if part.isdigit() else part.replace("~", ".") for part in path.split(".")]
         for part in way:
-            at = at.setdefault(part, {}) if isinstance(at, dict) else at[part]
+            if isinstance(at, dict):
+                at = at.setdefault(part, {})
+            else:
+                at = at[part] if isinstance(part, int) else next(i for i in at if i["name"] == part.removeprefix("@"))
         if value is DROP:
             del at[last]
         elif isinstance(at, list) and last == len(at):
@@ -50,7 +54,7 @@ def pod(name, path, value):
 
 def container(name, path, value):
     """The same for a workload's container."""
-    return pod(name, f"containers.0.{path}", value)
+    return pod(name, f"containers.@{name}.{path}", value)
 
 
 def setting(name, variable, value):
@@ -58,12 +62,9 @@ def setting(name, variable, value):
     return put("ConfigMap", name, f"data.{variable}", value)
 
 
-def variable(name, field, new):
+def variable(name, field, value):
     """Changes a variable of NATS's environment."""
-    def mutate(items):
-        env = get(items, "StatefulSet", "nats")["spec"]["template"]["spec"]["containers"][0]["env"]
-        next(entry for entry in env if entry["name"] == name)[field] = new
-    return mutate
+    return container("nats", f"env.@{name}.{field}", value)
 
 
 def conf(old, new):
@@ -116,7 +117,8 @@ ANYWHERE = {"ports": [{"port": "client"}]}
 
 TABLE = [
     # Each pod by itself.
-    ("not one container", pod("gateway", "containers.1", {"name": "shell", "image": "a:1"})),
+    ("its containers are ['gateway', 'shell']", pod("gateway", "containers.1", {"name": "shell", "image": "a:1"})),
+    ("its containers are ['exporter', 'nats', 'shell']", pod("nats", "initContainers", [{"name": "shell"}])),
     ("the workloads are", drop("Deployment", "matcher")),
     ("`restricted` is not enforced", put("Namespace", "switchboard", "metadata.labels", {})),
     ("2 namespaces", twin("Namespace", "switchboard")),
@@ -133,6 +135,7 @@ TABLE = [
     ("capabilities", container("gateway", "securityContext.capabilities.add", ["NET_ADMIN"])),
     ("overrides what the pod has", container("gateway", "securityContext.runAsUser", 0)),
     ("hostPort 4000", container("gateway", "ports.0.hostPort", 4000)),
+    ("container exporter: resources without", pod("nats", "containers.@exporter.resources", DROP)),
     ("resources without limits.memory", container("history", "resources.limits.memory", DROP)),
     ("requests more cpu", container("matcher", "resources.requests.cpu", "8")),
     ("GOMEMLIMIT", container("nats", "resources.limits.memory", "1Gi")),
@@ -160,6 +163,7 @@ TABLE = [
     ("it is spread over", pod("matcher", "topologySpreadConstraints", [])),
     ("has no tag that stays", container("gateway", "image", "switchboard-gateway:latest")),
     ("has no tag that stays", container("nats", "image", "nats")),
+    ("has no tag that stays", pod("nats", "containers.@exporter.image", "natsio/prometheus-nats-exporter")),
     ("is not of version", container("gateway", "image", "switchboard-gateway:0.0.1")),
     ("is another program", container("history", "image", "switchboard-matcher:0.1.0")),
     # Between objects.
@@ -170,10 +174,13 @@ TABLE = [
     ("its targetPort web", put("Service", "gateway", "spec.ports.0.targetPort", "web")),
     ("its targetPort client ", container("nats", "ports.0.name", "clients")),
     ("Service gateway: sticky", put("Service", "gateway", "spec.sessionAffinity", "ClientIP")),
-    ("PodMonitor switchboard: it selects", put("PodMonitor", "switchboard", "spec.selector",
+    ("PodMonitors select ['nats']", put("PodMonitor", "switchboard", "spec.selector",
                                                {"matchLabels": {"a": "b"}})),
     ("admin/stats is not served", put("PodMonitor", "switchboard", "spec.podMetricsEndpoints.0.path", "/stats")),
     ("http/metrics is not served", put("PodMonitor", "switchboard", "spec.podMetricsEndpoints.0.port", "http")),
+    ("Prometheus does not reach nats at metrics", drop("NetworkPolicy", "prometheus-to-nats")),
+    ("Prometheus does not reach history at admin",
+     policy("prometheus-to-services", "podSelector.matchExpressions.0.values", ["gateway", "matcher"])),
     ("is no headless Service", put("Service", "nats", "spec.clusterIP", DROP)),
     ("is no headless Service", workload("nats", "spec.serviceName", "nats-headless")),
     ("before they are ready", put("Service", "nats", "spec.publishNotReadyAddresses", DROP)),
@@ -256,7 +263,8 @@ TABLE = [
     ("SWITCHBOARD_ADMIN_ADDR is localhost:4500", setting("switchboard", "SWITCHBOARD_ADMIN_ADDR", "localhost:4500")),
     ("is not in its pod", container("nats", "args", ["--config", "/etc/nats.conf"])),
     ("which is not in its pod", pod("nats", "volumes.0.projected.sources.1.configMap.items.0.path", "users.conf")),
-    ("which is not in its pod", conf(r"permissions\.conf", "allowed.conf")),
+    ("permissions.conf, which is not in its pod", put("ConfigMap", "nats-config", "data.permissions~conf", DROP)),
+    ("other.conf, which is not in its pod", conf(r"users\.conf", "other.conf")),
     ("which is not in its pod", pod("nats", "volumes.0.projected.sources.2.secret.items.1.path", "tls.key")),
     ("it cannot write", variable("NATS_PID_FILE", "value", "/run/nats.pid")),
     ("it cannot write", container("nats", "volumeMounts.1.mountPath", "/storage")),
@@ -265,6 +273,7 @@ TABLE = [
     ("JetStream may store", workload("nats", "spec.volumeClaimTemplates.0.spec.resources.requests.storage", "5Gi")),
     ("nats-2.nats:6222 is not both", conf(r"routes.*", "")),
     ("nats-3.nats:6222 is not both", workload("nats", "spec.replicas", 4)),
+    ("servers tell clients addresses", conf(r"no_advertise.*", "")),
     ("$NATS_NAME is not both", variable("NATS_NAME", "name", "NAME")),
     ("$NATS_STORE_MAX is not both", conf(r"\$NATS_STORE_MAX", "8GB")),
     # What only the programs know.

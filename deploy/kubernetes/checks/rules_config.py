@@ -10,7 +10,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from .model import quantity
+from .model import ports, quantity
 
 # What the log says once all settings and files have been read.
 STARTED = "admin port open"
@@ -125,6 +125,8 @@ def nats_configuration(system):
         yield f"nats: {path or 'its configuration'} is not in its pod"
         return
     named = re.findall(r"\b(?:include|\w+_file\b)\s*[:=]?\s*[\"']?([^\s\"'}]+)", conf)
+    # `switchboard credentials` writes a users.conf that includes this.
+    named += [os.path.join(os.path.dirname(name), "../permissions.conf") for name in named if "users.conf" in name]
     for name in named:
         full = os.path.normpath(os.path.join(os.path.dirname(path), name))
         if full not in written(conf) and not system.file(system.nats, full):
@@ -133,7 +135,7 @@ def nats_configuration(system):
         mount = system.nats.mount_of(folder)
         if not mount or mount.get("readOnly"):
             yield f"nats: it cannot write {folder}"
-    for port, number in system.nats.ports.items():
+    for port, number in ports(system.nats.container).items():
         if port == "cluster" and system.nats.replicas == 1:
             continue
         if not re.search(rf"(?<!\d){number}(?!\d)", conf):
@@ -149,6 +151,8 @@ def nats_configuration(system):
         port = system.nats.ports["cluster"]
         for server in routes ^ {f"nats-{n}.nats:{port}" for n in range(system.nats.replicas)}:
             yield f"nats: {server} is not both in the routes and among the pods"
+        if not re.search(r"no_advertise\s*[:=]?\s*true", conf):
+            yield "nats: servers tell clients addresses that their certificates do not have (no_advertise)"
     env = {name for name in system.env(system.nats) if name.startswith("NATS_")}
     for name in sorted(asked ^ env):
         yield f"nats: ${name} is not both in nats.conf and in the environment"

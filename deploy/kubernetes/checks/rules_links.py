@@ -31,13 +31,31 @@ def selectors(system):
                     yield f"Service {name}: its targetPort {port.get('targetPort')} is none of {w.name}"
         if spec.get("sessionAffinity", "None") != "None":
             yield f"Service {name}: sticky sessions"
+
+
+def monitors(system):
+    """Prometheus asks each pod, where it answers; its alerts are those that deploy/monitoring has, where they are
+    tested."""
+    seen = []
     for monitor in system.of("PodMonitor"):
-        found = system.selected(monitor["spec"]["selector"])
-        if {w.name for w in found} != set(system.sources.helps):
-            yield f"PodMonitor {monitor['metadata']['name']}: it selects {[w.name for w in found]}"
+        name, found = monitor["metadata"]["name"], system.selected(monitor["spec"]["selector"])
+        seen += [w.name for w in found]
         for end in monitor["spec"]["podMetricsEndpoints"]:
             if any(end["port"] not in w.ports for w in found) or end["path"] not in system.sources.admin_paths:
-                yield f"PodMonitor {monitor['metadata']['name']}: {end['port']}{end['path']} is not served by all"
+                yield f"PodMonitor {name}: {end['port']}{end['path']} is not served by all"
+            for w in found:
+                if not any(passes(rule, "from", {"kubernetes.io/metadata.name": "monitoring"},
+                                  {"app.kubernetes.io/name": "prometheus"}, (end["port"],))
+                           for policy in system.of("NetworkPolicy")
+                           if labels_match(policy["spec"]["podSelector"], w.labels)
+                           for rule in policy["spec"].get("ingress", [])):
+                    yield f"PodMonitor {name}: Prometheus does not reach {w.name} at {end['port']}"
+    if system.of("PodMonitor") and sorted(seen) != sorted(w.name for w in system.workloads):
+        yield f"PodMonitors select {sorted(seen)}, and not each pod once"
+    for item in system.of("PrometheusRule"):
+        if system.rules is not None and item["spec"].get("groups") != system.rules:
+            yield (f"PrometheusRule {item['metadata']['name']}: not the groups of deploy/monitoring/rules.yml; "
+                   "deploy/kubernetes/check.py --write-rules writes them")
 
 
 def nats_servers(system):
@@ -247,12 +265,4 @@ def ingress(system):
             yield f"NetworkPolicy: from another namespace clients reach {[w.name for w in behind]}"
 
 
-def rules(system):
-    """Alerts are those that deploy/monitoring has, where they are tested."""
-    for item in system.of("PrometheusRule"):
-        if system.rules is not None and item["spec"].get("groups") != system.rules:
-            yield (f"PrometheusRule {item['metadata']['name']}: not the groups of deploy/monitoring/rules.yml; "
-                   "deploy/kubernetes/check.py --write-rules writes them")
-
-
-RULES = [selectors, nats_servers, budgets, autoscaler, network, ingress, rules]
+RULES = [selectors, monitors, nats_servers, budgets, autoscaler, network, ingress]

@@ -61,16 +61,18 @@ def restricted(system):
 def resources(system):
     """Each container says what it needs and may have, and what it keeps in memory fits."""
     for w in system.workloads:
-        given = w.container.get("resources", {})
-        missing = [f"{of}.{what}" for of in ("requests", "limits") for what in ("cpu", "memory")
-                   if what not in given.get(of, {})]
-        if missing:
-            yield f"{w.name}: resources without {', '.join(missing)}"
-            continue
-        for what in ("cpu", "memory"):
-            if quantity(given["requests"][what]) > quantity(given["limits"][what]):
-                yield f"{w.name}: requests more {what} than its limit"
-        env, limit = system.env(w), quantity(given["limits"]["memory"])
+        for container in w.containers:
+            where, given = f"{w.name}: container {container['name']}", container.get("resources", {})
+            missing = [f"{of}.{what}" for of in ("requests", "limits") for what in ("cpu", "memory")
+                       if what not in given.get(of, {})]
+            if missing:
+                yield f"{where}: resources without {', '.join(missing)}"
+                continue
+            for what in ("cpu", "memory"):
+                if quantity(given["requests"][what]) > quantity(given["limits"][what]):
+                    yield f"{where}: requests more {what} than its limit"
+        env = system.env(w)
+        limit = quantity(w.container.get("resources", {}).get("limits", {}).get("memory", "0"))
         if (soft := env.get("GOMEMLIMIT")) and not 0.5 * limit <= quantity(soft) <= 0.9 * limit:
             yield f"{w.name}: GOMEMLIMIT {soft} is not between 50 and 90 % of its limit of memory"
         if (logs := env.get("SWITCHBOARD_MEMORY_BYTES")) and 2 * quantity(logs) > limit:
@@ -155,20 +157,23 @@ def rolling(system):
 def images(system):
     """What runs has a version: all of ours the same, that of the workspace."""
     for w in system.workloads:
+        for container in w.containers:
+            image, _, tag = container["image"].rpartition(":")
+            if not image or tag == "latest" or "/" in tag:
+                yield f"{w.name}: image {container['image']} has no tag that stays"
         image, _, tag = w.container["image"].rpartition(":")
-        if not image or tag == "latest" or "/" in tag:
-            yield f"{w.name}: image {w.container['image']} has no tag that stays"
-        elif w in system.services and tag != system.sources.version:
+        if w in system.services and tag != system.sources.version:
             yield f"{w.name}: image {w.container['image']} is not of version {system.sources.version}"
         if PurePosixPath(image or tag).name != (f"switchboard-{w.name}" if w in system.services else w.name):
             yield f"{w.name}: image {w.container['image']} is another program"
 
 
 def containers(system):
-    """The checks look at one container of each pod: another one would pass unseen."""
+    """The checks look at one container of each pod, and at NATS's exporter: another one would pass unseen."""
     for w in system.workloads:
-        if len(w.pod["containers"]) != 1 or w.pod.get("initContainers"):
-            yield f"{w.name}: not one container"
+        names = {container["name"] for container in w.containers + w.pod.get("initContainers", [])}
+        if names - ({"exporter"} if w is system.nats else set()) != {w.name}:
+            yield f"{w.name}: its containers are {sorted(names)}"
     if {w.name for w in system.workloads} != {*system.sources.helps, "nats"}:
         yield f"the workloads are {sorted(w.name for w in system.workloads)}"
 
