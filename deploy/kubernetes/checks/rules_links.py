@@ -249,8 +249,8 @@ def ingress(system):
                 if not any(port.get("name") == backend["port"].get("name", "") or
                            port["port"] == backend["port"].get("number") for port in ports):
                     yield f"Ingress {name}: there is no Service {backend['name']} with port {backend['port']}"
-                if path["path"] not in system.sources.client_paths or path["pathType"] != "Prefix":
-                    yield f"Ingress {name}: {path['path']} is no path of sockets"
+                if path["path"] not in system.sources.client_paths | {"/api"} or path["pathType"] != "Prefix":
+                    yield f"Ingress {name}: {path['path']} is no path of a gateway"
         idle = system.sources.limits["IDLE_TIMEOUT"]
         for what in ("read", "send"):
             key = f"nginx.ingress.kubernetes.io/proxy-{what}-timeout"

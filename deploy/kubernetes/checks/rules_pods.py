@@ -152,6 +152,12 @@ def rolling(system):
         keys = {spread["topologyKey"] for spread in w.pod.get("topologySpreadConstraints", [])}
         if keys != {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}:
             yield f"{w.name}: it is spread over {sorted(keys)}, and not over nodes and zones"
+        apart = [spread for spread in w.pod.get("topologySpreadConstraints", [])
+                 if (spread["whenUnsatisfiable"], spread["topologyKey"]) == ("DoNotSchedule", "kubernetes.io/hostname")]
+        if w.name != "gateway" and not apart:
+            yield f"{w.name}: one node may take all of it"
+        if w is system.nats and any(spread.get("minDomains", 1) < w.replicas for spread in apart):
+            yield f"{w.name}: one node may take most of it (minDomains)"
 
 
 def images(system):
