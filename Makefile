@@ -32,10 +32,12 @@ test-long: .needs-cargo ## Whatever breaks under traffic, and whatever comes aga
 	cargo test -p switchboard --test system -- --ignored --nocapture --test-threads 1 for_long
 
 .PHONY: check
-check: .needs-cargo ## Formatting, lints, documentation
+check: .needs-cargo ## Formatting, lints, documentation, what Kubernetes gets
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo build --workspace --bins
+	python3 deploy/kubernetes/check.py --binaries $(TARGET)/debug --self-test
 
 .PHONY: load
 load: .needs-cargo ## Put load on what runs: make load ARGS="lobby --students 1000"

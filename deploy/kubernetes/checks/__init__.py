@@ -1,0 +1,1 @@
+"""What `make check` holds against deploy/kubernetes; see check.py."""
