@@ -32,10 +32,16 @@ test-long: .needs-cargo ## Whatever breaks under traffic, and whatever comes aga
 	cargo test -p switchboard --test system -- --ignored --nocapture --test-threads 1 for_long
 
 .PHONY: check
-check: .needs-cargo ## Formatting, lints, documentation
+check: .needs-cargo ## Formatting, lints, documentation, containers
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo build --workspace --bins # whose --help the files of deploy/ have to agree with
+	python3 deploy/docker/check.py --self-test
+
+.PHONY: images
+images: .needs-cargo ## Build the container images without a registry, and run them; as root, with buildah and runc
+	python3 deploy/docker/build.py
 
 .PHONY: load
 load: .needs-cargo ## Put load on what runs: make load ARGS="lobby --students 1000"

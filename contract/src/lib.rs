@@ -24,5 +24,6 @@ pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod unlogged;
+pub mod version;
 pub mod voids;
 pub mod wire;
