@@ -182,7 +182,8 @@ def build(version, commit):
             "build", "--isolation", "chroot", "--pull=never", "--layers", "--format", "oci",
             "--file", HERE / "Dockerfile", "--ignorefile", HERE / "Dockerfile.dockerignore",
             *(word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")),
-            *mounts(), "--target", service, "--tag", f"localhost/switchboard-{service}", ROOT,
+            *mounts(), "--target", service, "--tag", f"localhost/switchboard-{service}",
+            "--tag", f"localhost/switchboard-{service}:{version}", ROOT,
         )
         size = sum(layer["size"] for layer in json.loads(inspect(service)["Manifest"])["layers"])
         say(f"{service} is built after {time.monotonic() - began:.0f} s, {size / 1e6:.1f} MB")
