@@ -32,12 +32,17 @@ test-long: .needs-cargo ## Whatever breaks under traffic, and whatever comes aga
 	cargo test -p switchboard --test system -- --ignored --nocapture --test-threads 1 for_long
 
 .PHONY: check
-check: .needs-cargo ## Formatting, lints, documentation, what Kubernetes gets
+check: .needs-cargo ## Formatting, lints, documentation, containers, what Kubernetes gets
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
-	cargo build --workspace --bins
+	cargo build --workspace --bins # whose --help the files of deploy/ have to agree with
+	python3 deploy/docker/check.py --self-test
 	python3 deploy/kubernetes/check.py --binaries $(TARGET)/debug --self-test
+
+.PHONY: images
+images: .needs-cargo ## Build the container images without a registry, and run them; as root, with buildah and runc
+	python3 deploy/docker/build.py
 
 .PHONY: load
 load: .needs-cargo ## Put load on what runs: make load ARGS="lobby --students 1000"

@@ -68,6 +68,7 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
     crate::wire::describe();
     crate::ack::describe();
     crate::nats::describe();
+    crate::version::build_info();
     Ok(recorder.insert(handle).clone())
 }
 
@@ -151,7 +152,8 @@ mod tests {
             readiness.set(Ok(()));
             assert_eq!(asked("/health/ready").await, (200, "ready\n".into()));
             metrics::counter!("seen").increment(1);
-            assert!(asked("/metrics").await.1.contains("seen"));
+            let metrics = asked("/metrics").await.1;
+            assert!(metrics.contains("seen") && metrics.contains("switchboard_build_info{version="), "{metrics}");
             stop.cancel();
         }
     }

@@ -25,5 +25,6 @@ pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod unlogged;
+pub mod version;
 pub mod voids;
 pub mod wire;

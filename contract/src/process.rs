@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 
+use crate::version::version;
+
 /// Exit code: it went wrong while running.
 pub const EXIT_FAILURE: u8 = 1;
 /// Exit code: wrong flags or configuration.
@@ -84,7 +86,7 @@ where
     let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         let signals = tokio::spawn(cancel_on_signal(stop.clone()));
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), flags = effective(&command, &matches), "starting");
+        tracing::info!(version = version(), flags = effective(&command, &matches), "starting");
         let outcome = run(args, stop).await;
         signals.abort();
         outcome

@@ -14,10 +14,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use switchboard_contract::process::{EXIT_FAILURE, EXIT_USAGE, UsageError};
+use switchboard_contract::version::version;
 
 /// Runs Switchboard on this machine, looks at it, and puts load on it.
 #[derive(Debug, Parser)]
-#[command(name = "switchboard", version, propagate_version = true)]
+#[command(name = "switchboard", version = version(), propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -185,10 +185,13 @@ fn table(seen: &Seen) -> String {
     };
     let _ = writeln!(text, "{lines}\n");
     let width = seen.gateways.iter().map(|gateway| gateway.gateway.as_str().len()).max().unwrap_or(0).max(7);
-    let _ = writeln!(text, "{:width$}  {:21}  {:>11}  {:10}  since", "gateway", "address", "connections", "version");
+    let versions = seen.gateways.iter().map(|gateway| gateway.version.len()).max().unwrap_or(0).max(10);
+    let _ =
+        writeln!(text, "{:width$}  {:21}  {:>11}  {:versions$}  since", "gateway", "address", "connections", "version");
     for gateway in &seen.gateways {
         let GatewayRecord { gateway, address, version, connections, since, .. } = gateway;
-        let _ = writeln!(text, "{:width$}  {address:21}  {connections:>11}  {version:10}  {since}", gateway.as_str());
+        let gateway = gateway.as_str();
+        let _ = writeln!(text, "{gateway:width$}  {address:21}  {connections:>11}  {version:versions$}  {since}");
     }
     if seen.feed_count == 0 {
         return text;

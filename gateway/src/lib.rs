@@ -49,6 +49,7 @@ use switchboard_contract::names::{self, Incarnation};
 use switchboard_contract::nats::{Nats, header};
 use switchboard_contract::process::CommonArgs;
 use switchboard_contract::streams::{self, Asset};
+use switchboard_contract::version::version;
 use switchboard_contract::wire::{self, V1};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,7 @@ use crate::session::SessionLimits;
 
 /// The WebSocket gateway of Switchboard: speaks Phoenix Channels with clients, and NATS with matcher and history.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "switchboard-gateway", version)]
+#[command(name = "switchboard-gateway", version = version())]
 pub struct Args {
     /// Flags of every service.
     #[command(flatten)]
@@ -238,7 +239,7 @@ fn record(incarnation: Incarnation, gateway: Arc<Gateway>, address: SocketAddr) 
             v: V1,
             gateway: incarnation.clone(),
             address: address.to_string(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: version().into(),
             connections: gateway.connections() as u64,
             since: since.clone(),
         };

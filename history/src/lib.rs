@@ -38,6 +38,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::process::CommonArgs;
 use switchboard_contract::room::RoomRecord;
 use switchboard_contract::streams::{self, Asset};
+use switchboard_contract::version::version;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -55,7 +56,7 @@ const LOG_AGE_LIMIT_MS: u64 = 365 * 86_400_000;
 
 /// Keeps the last messages of every log, in memory, and answers joins and `history`.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "switchboard-history", version)]
+#[command(name = "switchboard-history", version = version())]
 pub struct Args {
     /// Flags of every service.
     #[command(flatten)]
@@ -126,7 +127,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         .service_builder()
         .description("The last messages of every room and chat")
         .queue_group(SERVICE)
-        .start(SERVICE, env!("CARGO_PKG_VERSION"))
+        .start(SERVICE, version())
         .await
         .map_err(|error| anyhow::anyhow!(error))
         .context("cannot start the micro-service")?;

@@ -7,6 +7,7 @@ use async_nats::service::{Request, Service, ServiceExt as _};
 use futures_util::stream::{SelectAll, Stream, StreamExt as _};
 use switchboard_contract::names::MatcherVerb;
 use switchboard_contract::nats::Nats;
+use switchboard_contract::version::version;
 
 use crate::store::Epoch;
 
@@ -20,7 +21,7 @@ pub(crate) async fn listen(nats: &Nats, epoch: Epoch) -> anyhow::Result<(Service
         .service_builder()
         .description("The lobby: rosters, queue and chats")
         .queue_group(format!("matcher-{}", epoch.number))
-        .start("matcher", env!("CARGO_PKG_VERSION"))
+        .start("matcher", version())
         .await
         .map_err(anyhow::Error::from_boxed)
         .context("cannot start the service")?;
