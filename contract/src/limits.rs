@@ -402,6 +402,8 @@ pub const REFUSALS_OVER: Duration = Duration::from_secs(5);
 pub const CUT_OFF_AFTER: Duration = Duration::from_secs(9);
 /// Who is refused by a gateway that is cut off asks again after this time, or asks another one.
 pub const CUT_OFF_RETRY: Duration = Duration::from_secs(5);
+/// Questions of operators that a gateway answers at once; further ones wait.
+pub const LOOKS_INSIDE_MAX: usize = 16;
 /// How often a service looks whether its credentials for NATS, or the CA, have changed.
 pub const CREDENTIALS_LOOK: Duration = Duration::from_secs(2);
 /// Credentials that no server let in are tried again after this time.

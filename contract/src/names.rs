@@ -259,6 +259,16 @@ pub fn gateway_rooms(gateway: &Incarnation) -> String {
 /// To every gateway: [`crate::api::Disconnect`]. No gateway's own subject begins like this.
 pub const GATEWAYS_DISCONNECT: &str = "sb.gateways.disconnect";
 
+/// What operators ask one of the gateways: who is in the room whose id stands at the end. The answer is a
+/// `presence_state`.
+pub const GATEWAYS_PRESENCE: &str = "sb.gateways.presence.*";
+
+/// The room in such a request's subject.
+pub fn room_of_presence(subject: &str) -> Option<RoomId> {
+    let token = subject.strip_prefix(GATEWAYS_PRESENCE.trim_end_matches('*'))?;
+    RoomId::new(&unescape(token)?).ok()
+}
+
 /// The heartbeat of a gateway: [`crate::lobby::Heartbeat`].
 pub fn alive_gateway(gateway: &Incarnation) -> String {
     format!("sb.alive.gateway.{}", escape(gateway.as_str()))
@@ -375,6 +385,16 @@ mod tests {
         }
         assert_eq!(LobbyKey::parse("teacher"), None);
         assert_eq!(LobbyKey::parse("student.a b"), None);
+    }
+
+    #[test]
+    fn who_is_asked_for_is_read() {
+        let room = |subject: &str| room_of_presence(subject).map(|room| room.as_str().to_owned());
+        assert_eq!(room("sb.gateways.presence.a=2Eb"), Some("a.b".to_owned()));
+        assert_eq!(
+            ["sb.gateways.presence.a=2", "sb.gateways.presence.", "sb.gateways.disconnect"].map(room),
+            [None; 3]
+        );
     }
 
     #[test]

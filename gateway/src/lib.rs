@@ -15,6 +15,7 @@ pub mod feed_task;
 pub mod frame;
 pub mod handshake;
 pub mod hub;
+mod inside;
 mod life;
 pub mod limiter;
 pub mod lobby;
@@ -142,6 +143,8 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     tokio::spawn(background.clone().run_until_cancelled_owned(disconnecting));
     let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), presence.clone());
     tokio::spawn(background.clone().run_until_cancelled_owned(beating));
+    let answering = inside::serve(inside::start(&nats).await?, presence.clone());
+    tokio::spawn(background.clone().run_until_cancelled_owned(answering));
     let keeping = carried::keep(nats.clone(), record(incarnation.clone(), gateway.clone(), address));
     tokio::spawn(background.clone().run_until_cancelled_owned(keeping));
 

@@ -69,8 +69,18 @@ impl What {
 
 /// Feeds the stream into `feed` until nobody takes it any more.
 pub(crate) async fn follow(nats: Nats, replicas: u8, what: What, feed: mpsc::Sender<Fed>) {
-    let mut follower =
-        Follower { nats, replicas, what, feed, next: 0, last: 0, next_before: 0, target: None, caught_up: false };
+    let mut follower = Follower {
+        nats,
+        replicas,
+        what,
+        feed,
+        next: 0,
+        last: 0,
+        empty: false,
+        next_before: 0,
+        target: None,
+        caught_up: false,
+    };
     loop {
         match follower.follow().await {
             Ok(()) if follower.feed.is_closed() => return,
@@ -94,6 +104,8 @@ struct Follower {
     next: u64,
     /// The stream's last sequence when it was last asked what it holds.
     last: u64,
+    /// It held nothing then.
+    empty: bool,
     /// What `next` was when the stream was last asked what it holds.
     next_before: u64,
     /// The stream's last sequence as of the start.
@@ -199,7 +211,7 @@ impl Follower {
             self.say(Fed::Anew).await;
         }
         self.next_before = self.next;
-        self.last = state.last_sequence;
+        (self.last, self.empty) = (state.last_sequence, state.messages == 0);
         self.target.get_or_insert(state.last_sequence);
         self.say(Fed::First(state.first_sequence)).await;
         Ok(anew)
@@ -208,7 +220,7 @@ impl Follower {
     /// Whether the stream has nothing more: what it had at its end is deleted, if there was something. A consumer that has
     /// nothing to bring says so only of the replica that it is on, which may lag behind.
     async fn ends(&self) -> anyhow::Result<bool> {
-        if self.last < self.next {
+        if self.empty || self.last < self.next {
             return Ok(true);
         }
         let (stream, subjects) = (self.what.stream(), self.what.subjects());
