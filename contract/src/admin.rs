@@ -8,25 +8,39 @@ use anyhow::Context as _;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::version::COMMIT;
+
+const READY: &str = "switchboard_ready";
+const BUILD: &str = "switchboard_build_info";
+
+/// Upper bounds of the buckets of latencies. Seconds: from what a machine needs to what a request may take at most.
+const LATENCIES: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// The same of times that people wait, whose names end like this.
+const WAITS: [f64; 11] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0];
+const WAITS_NAME: &str = "_waited_seconds";
+
 /// Whether this process should get work, and if not, why. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Readiness(watch::Sender<Result<(), &'static str>>);
+pub struct Readiness {
+    component: &'static str,
+    ready: watch::Sender<Result<(), &'static str>>,
+}
 
 impl Readiness {
-    /// Not ready yet.
-    pub fn new() -> Self {
-        Readiness(watch::Sender::new(Err("starting")))
+    /// Of this service, as metrics name it. Not ready yet.
+    pub fn new(component: &'static str) -> Self {
+        Readiness { component, ready: watch::Sender::new(Err("starting")) }
     }
 
     /// Sets it: `Err` says why not.
     pub fn set(&self, ready: Result<(), &'static str>) {
-        self.0.send_if_modified(|now| {
+        self.ready.send_if_modified(|now| {
             if *now == ready {
                 return false;
             }
@@ -37,17 +51,16 @@ impl Readiness {
             *now = ready;
             true
         });
+        self.show();
     }
 
     /// What was set last.
     pub fn get(&self) -> Result<(), &'static str> {
-        *self.0.borrow()
+        *self.ready.borrow()
     }
-}
 
-impl Default for Readiness {
-    fn default() -> Self {
-        Self::new()
+    fn show(&self) {
+        metrics::gauge!(READY, "component" => self.component).set(f64::from(u8::from(self.get().is_ok())));
     }
 }
 
@@ -64,12 +77,30 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
     if let Some(handle) = recorder.as_ref() {
         return Ok(handle.clone());
     }
-    let handle = PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
+    // Histograms and not summaries: of several pods together there is a quantile of the one, and none of the other.
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&LATENCIES)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix(WAITS_NAME.to_owned()), &WAITS))
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("cannot install the metrics recorder")?;
+    describe();
     crate::wire::describe();
     crate::ack::describe();
     crate::nats::describe();
-    crate::version::build_info();
     Ok(recorder.insert(handle).clone())
+}
+
+/// Says what each metric of every process means.
+fn describe() {
+    metrics::describe_gauge!(READY, "1 while this process should get work, else 0.");
+    metrics::describe_gauge!(BUILD, "1; the labels say which service it is, of which version and commit.");
+    metrics_process::Collector::default().describe();
+}
+
+/// All metrics, those of the process as they are now.
+async fn render(State(admin): State<Admin>) -> String {
+    metrics_process::Collector::default().collect();
+    admin.metrics.render()
 }
 
 /// Serves the admin port until `stop`. Installs the metrics recorder of this process, so it is called first.
@@ -78,6 +109,9 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
 /// If the address cannot be bound, or another recorder is installed already.
 pub async fn serve(addr: SocketAddr, readiness: Readiness, stop: CancellationToken) -> anyhow::Result<SocketAddr> {
     let metrics = recorder()?;
+    let version = env!("CARGO_PKG_VERSION");
+    metrics::gauge!(BUILD, "component" => readiness.component, "version" => version, "commit" => COMMIT).set(1.0);
+    readiness.show();
     let listener =
         tokio::net::TcpListener::bind(addr).await.with_context(|| format!("cannot bind --admin-addr {addr}"))?;
     let addr = listener.local_addr()?;
@@ -92,7 +126,7 @@ pub async fn serve(addr: SocketAddr, readiness: Readiness, stop: CancellationTok
     let router = axum::Router::new()
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
-        .route("/metrics", get(|State(admin): State<Admin>| async move { admin.metrics.render() }))
+        .route("/metrics", get(render))
         .with_state(Admin { readiness, metrics });
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
@@ -143,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_and_metrics_are_served_also_to_a_second_run() {
         for _ in 0..2 {
-            let (readiness, stop) = (Readiness::new(), CancellationToken::new());
+            let (readiness, stop) = (Readiness::new("test"), CancellationToken::new());
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             let addr = serve(any, readiness.clone(), stop.clone()).await.expect("served");
             let asked = async |path| ask(addr, path, Duration::from_secs(5)).await.expect("an answer");
@@ -152,8 +186,22 @@ mod tests {
             readiness.set(Ok(()));
             assert_eq!(asked("/health/ready").await, (200, "ready\n".into()));
             metrics::counter!("seen").increment(1);
-            let metrics = asked("/metrics").await.1;
-            assert!(metrics.contains("seen") && metrics.contains("switchboard_build_info{version="), "{metrics}");
+            metrics::histogram!("answered_seconds").record(0.004);
+            metrics::histogram!("people_waited_seconds").record(100.0);
+            let (_, metrics) = asked("/metrics").await;
+            for line in [
+                "seen ",
+                "switchboard_ready{component=\"test\"} 1\n",
+                "switchboard_build_info{component=\"test\",version=\"",
+                "answered_seconds_bucket{le=\"0.0025\"} 0\n",
+                "people_waited_seconds_bucket{le=\"60\"} 0\n",
+                "# TYPE process_cpu_seconds_total counter\n",
+                "process_resident_memory_bytes ",
+                "process_open_fds ",
+                "process_start_time_seconds ",
+            ] {
+                assert!(metrics.contains(line), "{line:?} is missing in\n{metrics}");
+            }
             stop.cancel();
         }
     }

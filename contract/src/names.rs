@@ -70,6 +70,22 @@ impl LogName {
         }
     }
 
+    /// The chat, if it is one's: `chat` in logs, as everywhere.
+    pub fn chat(&self) -> Option<&ChatId> {
+        match self {
+            LogName::Chat(id) => Some(id),
+            LogName::Room(_) => None,
+        }
+    }
+
+    /// The room, if it is one's: `room` in logs, as everywhere.
+    pub fn room(&self) -> Option<&RoomId> {
+        match self {
+            LogName::Chat(_) => None,
+            LogName::Room(id) => Some(id),
+        }
+    }
+
     /// Reads a subject below `sb.log` or `sb.out`; `None` for one of another kind.
     pub fn from_subject(subject: &str) -> Option<Self> {
         let rest = subject.strip_prefix("sb.log.").or_else(|| subject.strip_prefix("sb.out."))?;
@@ -245,6 +261,26 @@ pub const HISTORY_GATEWAYS: &str = "sb.history.gateways";
 /// made to be seen by clients; others answer with what is said in rooms and chats, or do something.
 pub const FEED_SOURCES: [&str; 2] = [HISTORY_LOBBY, HISTORY_GATEWAYS];
 
+/// What a request to this subject asks for, in a word: what metrics say of it.
+pub fn asked_for(subject: &str) -> &'static str {
+    if let Some(verb) = subject.strip_prefix("sb.matcher.") {
+        return MatcherVerb::ALL.map(MatcherVerb::as_str).into_iter().find(|known| *known == verb).unwrap_or("source");
+    }
+    match subject {
+        HISTORY_READ | HISTORY_READ_ALL => "read",
+        HISTORY_BEHIND => "behind",
+        HISTORY_FEED => "feed",
+        NOBODY => "round_trip",
+        _ if subject.starts_with("sb.log.") => "log",
+        _ if subject.starts_with("sb.gateway.") => "push",
+        // No answer means that somebody is there.
+        _ if subject.starts_with("sb.out.") => "probe",
+        _ if subject.starts_with("$KV.") => "record",
+        _ if subject.starts_with("$JS.") => "stream",
+        _ => "source",
+    }
+}
+
 /// Pushes to single sockets of a gateway: [`crate::lobby::Push`] → [`crate::lobby::Pushed`].
 pub fn gateway_subject(gateway: &Incarnation) -> String {
     format!("sb.gateway.{}", escape(gateway.as_str()))
@@ -393,7 +429,7 @@ mod tests {
         assert_eq!(room("sb.gateways.presence.a=2Eb"), Some("a.b".to_owned()));
         assert_eq!(
             ["sb.gateways.presence.a=2", "sb.gateways.presence.", "sb.gateways.disconnect"].map(room),
-            [None; 3]
+            [const { None }; 3]
         );
     }
 
@@ -403,6 +439,24 @@ mod tests {
         assert_eq!(log.log_subject(), "sb.log.chat.a=2E=2A=3E=C3=A9");
         assert_eq!(LogName::from_subject(&log.out_subject()), Some(log));
         assert_eq!(LogName::from_subject("sb.out.lobby.status"), None);
+    }
+
+    #[test]
+    fn what_a_request_asks_for_is_one_of_few_words() {
+        let (gateway, chat) = (Incarnation::new(), ChatId::new("a-1").expect("an id"));
+        for (subject, word) in [
+            (MatcherVerb::Claim.subject(), "claim"),
+            (HISTORY_READ_ALL.to_owned(), "read"),
+            (gateway_subject(&gateway), "push"),
+            (LogName::Chat(chat.clone()).log_subject(), "log"),
+            (LogName::Chat(chat).out_subject(), "probe"),
+            (MATCHER_LEASE.to_owned(), "record"),
+            (leader_get_subject(ROOMS_STREAM), "stream"),
+            (NOBODY.to_owned(), "round_trip"),
+            ("weather.get".to_owned(), "source"),
+        ] {
+            assert_eq!(asked_for(&subject), word, "{subject}");
+        }
     }
 
     #[test]

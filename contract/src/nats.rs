@@ -26,6 +26,9 @@ const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
 const SLOW_CONSUMER: &str = "switchboard_nats_slow_consumer_total";
 const DENIED: &str = "switchboard_nats_permission_violations_total";
 const MOVES: &str = "switchboard_nats_moves_total";
+const CONNECTED: &str = "switchboard_nats_connected";
+const RECONNECTS: &str = "switchboard_nats_reconnects_total";
+const TIMEOUTS: &str = "switchboard_nats_request_timeouts_total";
 
 /// So nats-server begins to say that a user may not do something.
 const DENIED_WORDS: &str = "Permissions Violation";
@@ -192,8 +195,12 @@ impl Nats {
             return Err(RequestError::Down);
         }
         // One deadline around everything: the wait for room in a full command buffer too.
+        let asked_for = names::asked_for(&subject);
         let asking = self.requests.ask(&self.client, subject, headers, body);
-        tokio::time::timeout(timeout, asking).await.unwrap_or(Err(RequestError::Timeout))
+        tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| {
+            metrics::counter!(TIMEOUTS, "verb" => asked_for).increment(1);
+            Err(RequestError::Timeout)
+        })
     }
 
     /// Writes to a stream, if the last message of that subject has the sequence `expected` (0: there is none).
@@ -349,6 +356,14 @@ pub(crate) fn describe() {
     requests::describe();
     metrics::describe_counter!(DENIED, "What NATS did not permit to this service's user: a wrong configuration.");
     metrics::describe_counter!(MOVES, "Moves to another NATS server, where one stored nothing.");
+    metrics::describe_gauge!(CONNECTED, "1 while the connection to NATS is up, else 0.");
+    metrics::describe_counter!(RECONNECTS, "Times that the connection to NATS was up again after it was lost.");
+    metrics::describe_counter!(
+        TIMEOUTS,
+        "Requests to NATS that had no answer in time, by verb; of a probe, that means that somebody is there."
+    );
+    metrics::gauge!(CONNECTED).set(0.0);
+    metrics::counter!(RECONNECTS).increment(0);
 }
 
 /// What the connection tells of itself.
@@ -385,6 +400,8 @@ impl Teller {
             let was = *n % 2 == 1;
             if was != connected {
                 *n += 1;
+                metrics::gauge!(CONNECTED).set(f64::from(u8::from(connected)));
+                metrics::counter!(RECONNECTS).increment(u64::from(connected && *n > 1));
                 tracing::info!(up = connected, "NATS connection");
             }
             was != connected

@@ -41,13 +41,6 @@ fn with_commit(version: &str, commit: &str) -> String {
     }
 }
 
-/// Says it in the metrics, as the labels of a 1.
-pub(crate) fn build_info() {
-    const NAME: &str = "switchboard_build_info";
-    metrics::describe_gauge!(NAME, "1, with the version and the commit of this process");
-    metrics::gauge!(NAME, "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT).set(1.0);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

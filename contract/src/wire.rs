@@ -76,6 +76,12 @@ pub fn timestamp(now: std::time::SystemTime) -> String {
     time::OffsetDateTime::from(now).format(&format).unwrap_or_default()
 }
 
+/// The time that [`timestamp`] wrote; `None`: it did not.
+pub fn time_of(timestamp: &str) -> Option<std::time::SystemTime> {
+    use time::format_description::well_known::Rfc3339;
+    Some(time::OffsetDateTime::parse(timestamp, &Rfc3339).ok()?.into())
+}
+
 #[cfg(test)]
 mod versions;
 
@@ -103,5 +109,7 @@ mod tests {
     fn times_have_milliseconds() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_050);
         assert_eq!(timestamp(at), "2023-11-14T22:13:20.050Z");
+        assert_eq!(time_of("2023-11-14T22:13:20.050Z"), Some(at));
+        assert_eq!(time_of("yesterday"), None);
     }
 }

@@ -258,6 +258,11 @@ impl<M: Clone> Feed<M> {
         self.terms.map_or(limits::FEED_JOIN_RETRY, |terms| terms.interval.max(limits::FEED_RETRY))
     }
 
+    /// Whether members were told that the value may be old.
+    pub fn is_stale(&self) -> bool {
+        self.stale.is_some()
+    }
+
     /// When members are told that nobody polls the feed; `None`: it is not known yet, or stale already.
     fn silent_at(&self) -> Option<Instant> {
         let terms = self.terms.filter(|_| self.stale.is_none())?;

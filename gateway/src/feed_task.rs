@@ -71,6 +71,7 @@ struct Task {
     lines: SelectAll<BoxStream<'static, (Key, Message)>>,
     work: FuturesUnordered<BoxFuture<'static, Work>>,
     members: usize,
+    stale: usize,
     lives: u64,
     /// When a feed wants to be looked at, or earlier.
     wake: Option<Instant>,
@@ -86,6 +87,7 @@ pub fn start(nats: Nats) -> (FeedHandle, JoinHandle<()>) {
         lines: SelectAll::new(),
         work: FuturesUnordered::new(),
         members: 0,
+        stale: 0,
         lives: 0,
         wake: None,
         looked: Instant::now(),
@@ -120,6 +122,7 @@ impl Task {
             }
             observe::FEEDS.set(self.feeds.len() as f64);
             observe::FEED_MEMBERS.set(self.members as f64);
+            observe::FEEDS_STALE.set(self.stale as f64);
         }
     }
 
@@ -199,9 +202,11 @@ impl Task {
         let Some(entry) = self.feeds.get_mut(id) else { return };
         let (now, mut out) = (Instant::now(), Vec::new());
         self.members -= entry.feed.members();
+        self.stale -= usize::from(entry.feed.is_stale());
         act(&mut entry.feed, now, &mut out);
         entry.feed.tick(now, SystemTime::now(), &mut out);
         self.members += entry.feed.members();
+        self.stale += usize::from(entry.feed.is_stale());
         self.wake = self.wake.into_iter().chain(entry.feed.wake()).min();
         let key = (id.clone(), entry.life);
         out.into_iter().for_each(|effect| self.apply(&key, effect));
@@ -234,7 +239,9 @@ impl Task {
                 }));
             }
             Effect::End => {
-                if let Some(line) = self.feeds.remove(&key.0).and_then(|entry| entry.line) {
+                let Some(Entry { feed, line, .. }) = self.feeds.remove(&key.0) else { return };
+                self.stale -= usize::from(feed.is_stale());
+                if let Some(line) = line {
                     line.abort();
                 }
             }

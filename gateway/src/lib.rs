@@ -122,12 +122,13 @@ pub struct Args {
 /// If it cannot start: an address is taken, NATS is not there, or the configuration cannot be.
 pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let Some(auth) = stop.run_until_cancelled(args.auth.read()).await.transpose()? else { return Ok(()) };
-    let readiness = Readiness::new();
+    let readiness = Readiness::new("gateway");
     // The admin port outlives the drain: it says what is going on.
     let (background, accepting) = (CancellationToken::new(), CancellationToken::new());
     let _ends_all = background.clone().drop_guard();
     admin::serve(args.common.admin_addr, readiness.clone(), background.clone()).await?;
     observe::describe();
+    observe::start(args.max_connections);
     let listener = server::listen(args.listen).with_context(|| format!("cannot bind --listen {}", args.listen))?;
     let address = listener.local_addr()?;
 
@@ -159,6 +160,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     }
 
     readiness.set(Err("draining"));
+    observe::draining();
     tokio::time::sleep(limits::DRAIN_DELAY).await;
     accepting.cancel();
     let drained = tokio::time::timeout(spread + limits::SHUTDOWN_TIMEOUT, async {

@@ -6,6 +6,7 @@ use switchboard_contract::names::{self, LogName, ROOMS_STREAM};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::wire::{self, V1};
 use tokio::time::timeout;
+use tracing::field::display;
 
 use crate::log::{PAUSE, read_log};
 use crate::topic::{How, Kind, Part};
@@ -20,7 +21,8 @@ pub(crate) async fn fetch<K: Kind>(nats: &Nats, log: LogName, after: u64, to: u6
     match stream {
         Ok(Some(part)) => (How::Stream, Some(part)),
         Ok(None) | Err(_) => {
-            tracing::warn!(log = log.log_subject(), after, to, "entries that were missed cannot be had");
+            let (chat, room) = (log.chat().map(display), log.room().map(display));
+            tracing::warn!(chat, room, after, to, "entries that were missed cannot be had");
             (How::Shown, None)
         }
     }

@@ -102,6 +102,7 @@ impl Gateway {
         let id = self.socket_ids.fetch_add(1, Ordering::Relaxed);
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         sockets.insert(id, mailbox.clone());
+        metrics::counter!("switchboard_gateway_connections_opened_total").increment(1);
         metrics::gauge!("switchboard_gateway_connections").set(sockets.len() as f64);
         Registered { id, gateway: self.clone() }
     }

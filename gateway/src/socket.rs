@@ -187,15 +187,15 @@ impl Socket {
     /// Carries the effects out: frames are collected and flushed once. What is for others is told also where the socket
     /// has failed meanwhile: the session has done with it.
     async fn send(&mut self, ws: &mut WebSocket, events: &Events, effects: Vec<Effect>) -> Option<End> {
-        let (mut sent, mut end) = (false, None);
+        let (mut sent, mut end) = (0, None);
         for effect in effects {
             match effect {
                 Effect::Send(text) if end.is_none() => {
-                    sent = true;
+                    sent += 1;
                     end = within_deadline(events, ws.feed(Message::Text(text))).await.err();
                 }
                 Effect::SendBinary(bytes) if end.is_none() => {
-                    sent = true;
+                    sent += 1;
                     end = within_deadline(events, ws.feed(Message::Binary(bytes))).await.err();
                 }
                 Effect::Close(code) if end.is_none() => {
@@ -212,7 +212,8 @@ impl Socket {
                 | Effect::Verify { .. }) => Box::pin(self.tell(effect)).await,
             }
         }
-        if sent && end.is_none() {
+        observe::FRAMES_SENT.increment(sent);
+        if sent > 0 && end.is_none() {
             end = within_deadline(events, ws.flush()).await.err();
         }
         end
@@ -224,7 +225,7 @@ impl Socket {
         let RoomJoining { chan, serial, says, session, last_seq } = joining;
         let joined = self.gateway.auth.join_room(self.session.identity(), room.as_str(), &says).await;
         let joined = joined.map_err(|error| {
-            tracing::info!(%error, "a room's token does not count");
+            tracing::info!(%room, %error, "a room's token does not count");
             error.reason().into()
         });
         let mut too_loud = false;
@@ -264,12 +265,12 @@ impl Socket {
                 let identity = self.session.identity().clone();
                 // Not here: a key that is not known may have to be fetched first. A channel has one on its way.
                 tokio::spawn(async move {
-                    let renewed = match room {
+                    let renewed = match &room {
                         Some(room) => gateway.auth.renew_in_room(&identity, room.as_str(), &token).await,
                         None => gateway.auth.admit(Some(token)).await.map(Renewed::User),
                     };
                     let renewed = renewed.map_err(|error| {
-                        tracing::info!(%error, "a token was not renewed");
+                        tracing::info!(room = room.as_ref().map(display), %error, "a token was not renewed");
                         error.reason().into()
                     });
                     mailbox.send(Arc::new(Event::Renewed { chan, serial, renewed }));

@@ -14,6 +14,8 @@ use switchboard_contract::streams::{self, Asset};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use crate::metrics;
+
 /// Between attempts to reach the stream.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -157,6 +159,9 @@ impl Follower {
                 () = self.feed.closed() => return Ok(()),
                 _ = look.tick() => {
                     let (next, missing) = (self.next, self.last >= self.next);
+                    if !self.what.keys() {
+                        metrics::observe_behind((self.last + 1).saturating_sub(next));
+                    }
                     if self.look(&stream).await? {
                         return Ok(());
                     }

@@ -98,9 +98,10 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         tracing::info!("the configuration of feeds is right");
         return Ok(());
     }
-    let readiness = Readiness::new();
+    let readiness = Readiness::new(SERVICE);
     admin::serve(args.common.admin_addr, readiness.clone(), stop.clone()).await?;
     metrics::describe();
+    metrics::observe_limit(args.memory_bytes);
     feeds::describe();
     let incarnation = Incarnation::new();
     let Some(nats) = stop.run_until_cancelled(Nats::connect(&args.common, SERVICE, &incarnation)).await else {
@@ -144,7 +145,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let lobby = serve("lobby", incarnation.as_str(), HISTORY_LOBBY).await?;
     let gateways = serve("gateways", incarnation.as_str(), HISTORY_GATEWAYS).await?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
-    tracing::info!(%incarnation, "caught up");
+    tracing::info!(history = %incarnation, "caught up");
     let lead = Lead::new(&nats, &incarnation, Duration::from_millis(args.room_linger_ms), window);
     let feeds = AbortOnDropHandle::new(tokio::spawn(feeds.run(wants, stop.clone())));
     let fed = async { feeds.await.context("the task of feeds failed")? };

@@ -11,7 +11,9 @@ const READS: &str = "switchboard_history_reads_total";
 const FRESH_WAITS: &str = "switchboard_history_fresh_waits_total";
 const UNANSWERED: &str = "switchboard_history_reads_unanswered_total";
 const EVICTED: &str = "switchboard_history_messages_evicted_total";
-const BYTES: &str = "switchboard_history_bytes_kept";
+const BYTES: &str = "switchboard_history_kept_bytes";
+const BYTES_MAX: &str = "switchboard_history_kept_bytes_max";
+const BEHIND: &str = "switchboard_history_behind_entries";
 const LEADING: &str = "switchboard_history_leading";
 const FENCED: &str = "switchboard_history_fenced_total";
 const ACTS: &str = "switchboard_history_room_acts_total";
@@ -39,13 +41,30 @@ pub(crate) fn describe() {
     describe_counter!(UNANSWERED, "Reads left without an answer, by reason.");
     describe_counter!(EVICTED, "Messages dropped early, for want of memory.");
     describe_gauge!(BYTES, Unit::Bytes, "Memory of all logs, estimated.");
+    describe_gauge!(BYTES_MAX, Unit::Bytes, "Memory of all logs at most: --memory-bytes.");
+    describe_gauge!(BEHIND, "Entries that the stream had a second ago and that have not come here.");
     describe_gauge!(LEADING, "1 while this replica looks after the lives of rooms, 0 while it stands by.");
     describe_counter!(FENCED, "Late writes of the lease refused because another replica has it.");
     describe_counter!(ACTS, "What was done for rooms (probes, snapshots, wipes and so on), by what came of it.");
     gauge!(LEADING).set(0.0);
+    gauge!(BEHIND).set(0.0);
+    counter!(EVICTED).increment(0);
+    for why in ["busy", "late"] {
+        counter!(UNANSWERED, "reason" => why).increment(0);
+    }
     describe_gauge!(LOGS, "Logs kept.");
     describe_counter!(FULL, "How often a bound was reached, by which one.");
     describe_gauge!(ROOMS, "Rooms that this replica looks after while it leads.");
+}
+
+/// The memory that all logs may have.
+pub(crate) fn observe_limit(memory_bytes: usize) {
+    gauge!(BYTES_MAX).set(memory_bytes as f64);
+}
+
+/// So many entries should have come from the stream by now.
+pub(crate) fn observe_behind(entries: u64) {
+    gauge!(BEHIND).set(entries as f64);
 }
 
 /// A bound was reached, and something was left out.

@@ -23,6 +23,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::room::RoomRecord;
 use switchboard_contract::streams::Asset;
 use switchboard_contract::wire::{decode, encode};
+use tracing::field::display;
 
 /// Between attempts to read all records.
 const RETRY: Duration = Duration::from_millis(200);
@@ -72,7 +73,10 @@ async fn read_all(nats: &Nats) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
         if !is_marker(message.headers.as_ref()) {
             match (names::room_of_record(&message.subject), decode("room_record", &message.payload)) {
                 (Some(room), Ok(record)) => records.push((room, record)),
-                (room, record) => tracing::warn!(?room, error = ?record.err(), "a room's record is not understood"),
+                (room, record) => {
+                    let (room, error) = (room.as_ref().map(display), record.err().map(display));
+                    tracing::warn!(room, error, "a room's record is not understood");
+                }
             }
         }
         if pending == 0 {

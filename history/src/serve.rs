@@ -19,6 +19,7 @@ use switchboard_contract::room::RoomRecord;
 use switchboard_contract::wire::{self, V1};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 use crate::follow::Fed;
 use crate::lead::{Lead, unix_ms};
@@ -200,7 +201,8 @@ impl Server {
                 self.waiters.insert(seq, asked.deadline, asked);
             }
             Err(error) => {
-                tracing::debug!(%error, log = asked.read.log.log_subject(), "a fresh read is given up");
+                let (chat, room) = (asked.read.log.chat().map(display), asked.read.log.room().map(display));
+                tracing::debug!(%error, chat, room, "a fresh read is given up");
                 metrics::observe_unanswered(Unanswered::Late, 1);
             }
         }

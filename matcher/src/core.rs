@@ -239,6 +239,12 @@ impl Core {
         Held { gateways: self.gateways.names().count(), rows: self.gateways.rows(), chats: self.chats.len() }
     }
 
+    /// Since when the first of the queue waits, as its record says.
+    pub fn waiting_since(&self) -> Option<&str> {
+        let (_, first) = self.queue.first_key_value()?;
+        Some(&self.students.get(first)?.record.as_ref()?.since)
+    }
+
     /// Rows and other inputs that wait for room in a batch.
     pub fn inbox_len(&self) -> usize {
         self.inbox_rows

@@ -80,7 +80,7 @@ impl Args {
 /// If the flags cannot be, or something that is needed is not there in time.
 pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     args.config()?;
-    let readiness = Readiness::new();
+    let readiness = Readiness::new("matcher");
     let admin_stop = CancellationToken::new();
     admin::serve(args.common.admin_addr, readiness.clone(), admin_stop.clone()).await?;
     observe::describe();

@@ -116,7 +116,7 @@ impl<'a> Term<'a> {
         let mut look = tokio::time::interval(HEARTBEAT);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (repaired, ms) = (core.counters().repaired, begin.elapsed().as_millis());
-        tracing::info!(leader = %me, epoch = epoch.number, records = loaded, repaired, ms, "leading");
+        tracing::info!(matcher = %me, epoch = epoch.number, records = loaded, repaired, ms, "leading");
         observe::leads(epoch.number);
         Ok(Some(Term {
             me: me.clone(),
@@ -392,7 +392,8 @@ impl<'a> Term<'a> {
 
     fn report(&mut self, readiness: &Readiness) {
         readiness.set(if self.nats.is_up() { Ok(()) } else { Err("NATS is away") });
-        observe::lobby(&self.core.status(), self.core.inbox_len(), self.core.held());
+        let core = &self.core;
+        observe::lobby(&core.status(), core.inbox_len(), core.held(), core.waiting_since());
         observe::counters(&mut self.counters, self.core.counters());
     }
 

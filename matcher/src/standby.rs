@@ -69,7 +69,7 @@ impl Standby {
                         }
                         Attempt::Taken(holder) => {
                             if leader.as_ref() != Some(&holder) {
-                                tracing::info!(leader = %holder, "standing by");
+                                tracing::info!(matcher = %holder, "standing by for the one that leads");
                                 leader = Some(holder);
                             }
                         }

@@ -24,6 +24,8 @@ mod killer;
 mod limits;
 mod link;
 mod lobby;
+mod metrics;
+mod monitoring;
 mod outages;
 mod partitions;
 mod phoenix_js;

@@ -204,9 +204,10 @@ impl<K: Served> Task<K> {
     /// What is for the same socket, and nothing else between, is handed over at once: it wakes once, and writes once.
     /// Each gets its own in the order in which it came; between sockets there is none.
     async fn apply_all(&mut self, out: &mut Vec<Effect<Mailbox>>) {
-        let mut sends: Vec<(Mailbox, Arc<Event>)> = Vec::new();
+        let (mut sends, mut delivered): (Vec<(Mailbox, Arc<Event>)>, u64) = (Vec::new(), 0);
         for effect in out.drain(..) {
             if let Effect::Send(mailbox, event) = effect {
+                delivered += u64::from(!matches!(*event, Event::Done { .. }));
                 sends.push((mailbox, event));
             } else {
                 hand_over(&mut sends);
@@ -214,6 +215,7 @@ impl<K: Served> Task<K> {
             }
         }
         hand_over(&mut sends);
+        observe::DELIVERIES.increment(delivered);
     }
 
     async fn apply(&mut self, effect: Effect<Mailbox>) {
@@ -221,7 +223,13 @@ impl<K: Served> Task<K> {
         match effect {
             Effect::Send(mailbox, event) => mailbox.send(event),
             Effect::Repair { after, to } => {
-                tracing::debug!(log = log.log_subject(), after, to, "entries are missing");
+                tracing::debug!(
+                    chat = log.chat().map(display),
+                    room = log.room().map(display),
+                    after,
+                    to,
+                    "entries are missing"
+                );
                 self.work.push(Box::pin(async move {
                     let (how, part) = repair::fetch::<K>(&nats, log, after, to).await;
                     Work::Repaired(after, how, part)

@@ -12,6 +12,7 @@ use super::{Effect, Session};
 use crate::commands::{FeedCommand, LobbyCommand};
 use crate::frame::{Ref, Vsn};
 use crate::mailbox::{Event, Outcome};
+use crate::observe::{self, Answered};
 
 impl Session {
     /// Something came from another task.
@@ -107,10 +108,12 @@ impl Session {
     ) {
         let Some(at) = self.channels.iter().position(|c| c.chan == chan) else { return };
         if let Some(claim) = self.channels[at].claim.take_if(|c| c.serial == serial) {
+            observe::answered(Answered::Claim, claim.waited(now));
             return self.finish(at, claim.reference, outcome, out);
         }
         let Some(pending) = self.channels[at].pending.take_if(|p| p.serial == serial) else { return };
-        let joining = !self.channels[at].joined;
+        let (joining, kind) = (!self.channels[at].joined, self.channels[at].kind.number());
+        observe::answered(if joining { Answered::Join(kind) } else { Answered::Push(kind) }, pending.waited(now));
         if joining {
             self.channels[at].joined = matches!(outcome, Outcome::Ok(_) | Outcome::Status(_));
         }

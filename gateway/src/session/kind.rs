@@ -86,6 +86,17 @@ impl Kind {
         }
     }
 
+    /// Its number, as metrics count it.
+    pub(super) fn number(&self) -> usize {
+        match self {
+            Kind::Teachers { .. } => 0,
+            Kind::Student { .. } => 1,
+            Kind::Chat { .. } => 2,
+            Kind::Room { .. } => 3,
+            Kind::Feed { .. } => 4,
+        }
+    }
+
     /// Which feed it is, and whether the token that it was joined with names it.
     pub(super) fn feed(&self) -> Option<(&FeedId, bool)> {
         let Kind::Feed { feed, named, .. } = self else { return None };

@@ -64,8 +64,8 @@ impl Session {
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let over = |channel: &Channel| channel.kind.until().is_some_and(|until| until <= now);
         while let Some(at) = self.channels.iter().position(over) {
-            tracing::debug!("a room's token has expired");
             let channel = self.remove(at);
+            tracing::debug!(topic = &*channel.topic, "a room's token has expired");
             // A push may have happened all the same; a join has not, nor what has only waited.
             let reason = if channel.joined { Reason::Unavailable } else { Reason::TokenExpired };
             if let Some(request) = &channel.pending {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::ws::Utf8Bytes;
 use switchboard_contract::limits::{self, SHOWN_CHATS_MAX};
@@ -31,6 +31,13 @@ pub(super) struct Pending {
     pub(super) serial: u32,
     pub(super) reference: Option<Ref>,
     pub(super) deadline: Instant,
+}
+
+impl Pending {
+    /// How long it has waited. Its deadline is made from when it came.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        limits::ANSWER_TIMEOUT.saturating_sub(self.deadline.saturating_duration_since(now))
+    }
 }
 
 /// A topic joined on a socket, or being joined.

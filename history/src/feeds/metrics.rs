@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::source::Fault;
 
@@ -19,7 +19,11 @@ const WANTS: &str = "switchboard_history_feed_requests_total";
 /// Describes all of them; called once, after the recorder is installed.
 pub(crate) fn describe() {
     describe_counter!(POLLS, "Polls of sources, by outcome: ok, or why there was no value.");
-    describe_histogram!(SECONDS, "From asking a source to its answer, waiting for a turn included.");
+    describe_histogram!(
+        SECONDS,
+        Unit::Seconds,
+        "Seconds from asking a source to its answer, waiting for a turn included."
+    );
     describe_counter!(
         SKIPPED,
         "Polls left out: busy, the source had no turn in time; unheard, NATS or gateways were silent."

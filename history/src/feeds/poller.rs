@@ -145,7 +145,7 @@ impl<'a> Poller<'a> {
                 Outcome::Fenced | Outcome::Unknown => return Err(Ended::NotTaken),
             }
             metrics::observe_take_over();
-            tracing::info!(feed = %id, %before, epoch = record.epoch, "a feed is taken over");
+            tracing::info!(feed = %id, history = %before, epoch = record.epoch, "a feed is taken over");
         } else {
             tracing::info!(feed = %id, epoch = record.epoch, "a feed is polled");
         }

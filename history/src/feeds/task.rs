@@ -266,7 +266,7 @@ mod tests {
     async fn a_feed_that_panics_is_tried_again_and_counted() {
         let stop = CancellationToken::new();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let admin = admin::serve(any, Readiness::new(), stop.clone()).await.expect("a port");
+        let admin = admin::serve(any, Readiness::new("history"), stop.clone()).await.expect("a port");
         let feed = FeedId::new("n").expect("a feed");
         assert_eq!(survived(feed.clone(), async { panic!("on purpose") }).await, (feed.clone(), Ended::NotTaken));
         let gone = || Ended::Gone { seq: 1 };

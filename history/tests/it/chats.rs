@@ -47,7 +47,7 @@ async fn what_was_acknowledged_before_a_fresh_read_is_in_its_answer() {
     }
     let metrics = service.status("/metrics").await.1;
     // The tests of this file share one recorder.
-    for (name, least) in [("messages_applied_total", 200), ("reads_total", 201), ("logs_kept", 0), ("bytes_kept", 0)] {
+    for (name, least) in [("messages_applied_total", 200), ("reads_total", 201), ("logs_kept", 0), ("kept_bytes", 0)] {
         let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("switchboard_history_{name} ")));
         assert!(line.is_some_and(|n| n.parse::<f64>().unwrap() >= f64::from(least)), "{name}: {line:?}");
     }

@@ -13,6 +13,7 @@ use super::table::{Addr, GatewayNo};
 use super::timers::Timer;
 use super::types::Token;
 use super::{Core, Now, Reply};
+use crate::observe;
 
 /// How long a record may owe what its log already has. Most are written again before that, and carry it along; and
 /// it is far below the log's window for duplicates, should a new leader pay it once more.
@@ -92,6 +93,7 @@ impl Core {
             unreachable!("both are on their rosters")
         };
         let Some(student_record) = &mut student.record else { unreachable!("who waits is on the roster") };
+        observe::waited(&student_record.since, now.wall);
         let since = timestamp(now.wall);
         let id = self.next_chat.next();
         student_record.state = StudentState::Chatting;

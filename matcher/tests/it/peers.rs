@@ -30,7 +30,7 @@ pub(crate) struct Matcher {
 
 impl Matcher {
     pub(crate) fn start(servers: &Servers, flags: &[&str]) -> Matcher {
-        let (stop, readiness) = (CancellationToken::new(), Readiness::new());
+        let (stop, readiness) = (CancellationToken::new(), Readiness::new("matcher"));
         let (args, theirs, ready) = (servers.args(flags), stop.clone(), readiness.clone());
         let task = tokio::spawn(async move { switchboard_matcher::lead(args, &ready, theirs).await });
         Matcher { stop, task, readiness }

@@ -31,7 +31,7 @@ const GAUGES: [(&str, &str, Panel); 9] = [
     ("gateway", "switchboard_gateway_limited_users", Panel::Users),
     ("history", "switchboard_history_feeds_known", Panel::Feeds),
     ("history", "switchboard_history_logs_kept", Panel::Logs),
-    ("history", "switchboard_history_bytes_kept", Panel::LogBytes),
+    ("history", "switchboard_history_kept_bytes", Panel::LogBytes),
 ];
 
 type Seen = Vec<(Panel, String, f64)>;
