@@ -118,7 +118,12 @@ fn fields(line: &str, message: &str) -> Option<BTreeMap<String, String>> {
         return said.then(|| own.map(|(name, value)| (name.clone(), text(value))).collect());
     }
     let (_, own) = line.split_once(&format!(" {message} "))?;
-    Some(own.split(' ').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect())
+    let mut quoted = false;
+    let pairs = own.split(|c| {
+        quoted ^= c == '"';
+        c == ' ' && !quoted
+    });
+    Some(pairs.filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
