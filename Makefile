@@ -22,6 +22,7 @@ run: .needs-cargo ## Build and run everything here. GATEWAYS=2 HISTORIES=2 FEEDS
 test: .needs-cargo .needs-node ## Run all tests
 	cargo build --workspace --bins
 	$(TARGET)/debug/switchboard tools
+	if command -v go >/dev/null; then $(TARGET)/debug/switchboard tools --cli; fi # the test of the guide is skipped without
 	if [ -d deploy/tests/js ]; then npm ci --prefix deploy/tests/js --no-audit --no-fund; fi
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace # most of them wait most of the time
 

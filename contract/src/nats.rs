@@ -17,7 +17,7 @@ use crate::ack::{Outcome, Refusals};
 use crate::credentials::Files;
 use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
-use crate::process::CommonArgs;
+use crate::process::{CommonArgs, UsageError};
 use crate::requests::{self, Requests};
 
 /// Versions of nats-server below this one silently ignore headers that fencing needs.
@@ -77,6 +77,7 @@ impl Nats {
     /// # Errors
     /// If there is no server in that time, the credentials are refused, or the server is too old.
     pub async fn connect(args: &CommonArgs, service: &str, incarnation: &Incarnation) -> anyhow::Result<Nats> {
+        let servers = servers(&args.nats_url)?;
         let ((up, link), (overflowed, overflows)) = (watch::channel(0), watch::channel(0));
         let teller = Arc::new(Teller { up, overflowed, denied: Mutex::default() });
         let files = Files::open(args.nats_creds.as_deref(), args.nats_ca.as_deref())?;
@@ -104,8 +105,8 @@ impl Nats {
                 teller.note(&event);
                 ready(())
             });
-        let servers: Vec<&str> = args.nats_url.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
-        let client = options.connect(servers).await.with_context(|| format!("cannot connect to {}", args.nats_url))?;
+        let client =
+            options.connect(&servers[..]).await.with_context(|| format!("cannot connect to {}", args.nats_url))?;
         let mut first = link.clone();
         let connecting = tokio::time::timeout(START_TIMEOUT, first.wait_for(|n| n % 2 == 1));
         let connected = matches!(connecting.await, Ok(Ok(_)));
@@ -334,6 +335,17 @@ impl Nats {
     }
 }
 
+fn servers(url: &str) -> Result<Vec<ServerAddr>, UsageError> {
+    let servers = url.split(',').map(str::trim).filter(|server| !server.is_empty());
+    let servers: Result<Vec<ServerAddr>, _> = servers.map(str::parse).collect();
+    match servers {
+        Ok(servers) if !servers.is_empty() => Ok(servers),
+        Ok(_) => Err(UsageError("--nats-url: it names no server".into())),
+        // Not the value itself: it may hold a password.
+        Err(error) => Err(UsageError(format!("--nats-url: {error}"))),
+    }
+}
+
 /// One header.
 pub fn header(name: &'static str, value: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -423,6 +435,14 @@ impl Teller {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_are_read() {
+        assert_eq!(servers("nats://a:1, tls://b:2,").map(|servers| servers.len()).ok(), Some(2));
+        for wrong in ["", " ,", "nats://a:port", "http://a:1"] {
+            assert!(servers(wrong).is_err_and(|error| error.0.starts_with("--nats-url: ")), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn losses_and_returns_and_overflows_are_counted() {

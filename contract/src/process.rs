@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{ArgMatches, Args, Command, Parser, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -17,6 +18,24 @@ use crate::version::version;
 pub const EXIT_FAILURE: u8 = 1;
 /// Exit code: wrong flags or configuration.
 pub const EXIT_USAGE: u8 = 2;
+
+/// No time in a flag is longer: a day. Milliseconds.
+const DAY_MS: u64 = 86_400_000;
+
+/// Reads a time in milliseconds that is this long at least, and at most a day.
+pub fn millis(least: u64) -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(least..=DAY_MS)
+}
+
+/// Reads a time in seconds that is this long at least, and at most a day.
+pub fn seconds(least: u64) -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(least..=DAY_MS / 1_000)
+}
+
+/// Reads a number that is this at least.
+pub fn number(least: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least..=1 << 48)
+}
 
 /// Flags of every service. Each is also an environment variable, `SWITCHBOARD_<FLAG>`.
 #[derive(Args, Clone, Debug)]

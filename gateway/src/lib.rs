@@ -48,7 +48,7 @@ use switchboard_contract::limits;
 use switchboard_contract::lobby::{GatewayRecord, Heartbeat};
 use switchboard_contract::names::{self, Incarnation};
 use switchboard_contract::nats::{Nats, header};
-use switchboard_contract::process::CommonArgs;
+use switchboard_contract::process::{CommonArgs, number, seconds};
 use switchboard_contract::streams::{self, Asset};
 use switchboard_contract::version::version;
 use switchboard_contract::wire::{self, V1};
@@ -89,20 +89,21 @@ pub struct Args {
         value_parser = api::cors::origin)]
     pub cors_origins: Vec<HeaderValue>,
     /// Open connections; further ones are refused.
-    #[arg(long, env = "SWITCHBOARD_MAX_CONNECTIONS", default_value_t = limits::CONNECTIONS_MAX)]
+    #[arg(long, env = "SWITCHBOARD_MAX_CONNECTIONS", default_value_t = limits::CONNECTIONS_MAX, value_parser = number(1))]
     pub max_connections: usize,
     /// Channels of one socket.
-    #[arg(long, env = "SWITCHBOARD_MAX_CHANNELS", default_value_t = limits::CHANNELS_MAX)]
+    #[arg(long, env = "SWITCHBOARD_MAX_CHANNELS", default_value_t = limits::CHANNELS_MAX, value_parser = number(1))]
     pub max_channels: usize,
     /// The largest capacity a teacher may name, in chats; at most 300.
     #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", default_value_t = limits::CAPACITY_MAX,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CAPACITY_LIMIT)))]
     pub max_capacity: u32,
-    /// Sockets in a room above which its clients get a count of them instead of lists.
-    #[arg(long, env = "SWITCHBOARD_PRESENCE_LIST_MAX", default_value_t = limits::PRESENCE_LIST_MAX)]
+    /// Sockets in a room above which its clients get a count of them instead of lists. 0: always.
+    #[arg(long, env = "SWITCHBOARD_PRESENCE_LIST_MAX", default_value_t = limits::PRESENCE_LIST_MAX, value_parser = number(0))]
     pub presence_list_max: usize,
     /// Silence after which a socket is closed, in seconds.
-    #[arg(long, env = "SWITCHBOARD_IDLE_TIMEOUT", default_value_t = limits::IDLE_TIMEOUT.as_secs())]
+    #[arg(long, env = "SWITCHBOARD_IDLE_TIMEOUT", default_value_t = limits::IDLE_TIMEOUT.as_secs(),
+        value_parser = seconds(1))]
     pub idle_timeout: u64,
     /// Over how long the sockets are closed after SIGTERM, in milliseconds; at most ten minutes.
     #[arg(long, env = "SWITCHBOARD_DRAIN_MS", default_value_t = 2_000,

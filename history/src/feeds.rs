@@ -42,9 +42,8 @@ pub(crate) fn read(file: Option<&Path>) -> Result<Configured, UsageError> {
     let wrong =
         |what: &dyn std::fmt::Display| UsageError(format!("{}:{what}", file.unwrap_or(Path::new("")).display()));
     let text = match file {
-        Some(file) => {
-            std::fs::read_to_string(file).map_err(|error| wrong(&format_args!(" cannot be read: {error}")))?
-        }
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| UsageError(format!("--feeds {}: cannot be read: {error}", file.display())))?,
         None => String::new(),
     };
     let catalogue = Catalogue::parse(&text, |name| std::env::var(name).ok()).map_err(|error| wrong(&error))?;

@@ -35,7 +35,7 @@ use switchboard_contract::names::{
     HISTORY_BEHIND, HISTORY_FEED, HISTORY_GATEWAYS, HISTORY_LOBBY, HISTORY_READ, HISTORY_READ_ALL, Incarnation, RoomId,
 };
 use switchboard_contract::nats::Nats;
-use switchboard_contract::process::CommonArgs;
+use switchboard_contract::process::{CommonArgs, millis, number};
 use switchboard_contract::room::RoomRecord;
 use switchboard_contract::streams::{self, Asset};
 use switchboard_contract::version::version;
@@ -62,10 +62,12 @@ pub struct Args {
     #[command(flatten)]
     pub common: CommonArgs,
     /// The memory of all logs together. Beyond it the oldest messages of all are dropped first. Bytes.
-    #[arg(long, env = "SWITCHBOARD_MEMORY_BYTES", default_value_t = limits::HISTORY_BYTES_MAX)]
+    #[arg(long, env = "SWITCHBOARD_MEMORY_BYTES", default_value_t = limits::HISTORY_BYTES_MAX,
+        value_parser = number(1024 * 1024))]
     pub memory_bytes: usize,
     /// How long a room in which nobody is lives on before it is wiped, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_ROOM_LINGER_MS", value_name = "MS", default_value_t = ms(limits::ROOM_LINGER))]
+    #[arg(long, env = "SWITCHBOARD_ROOM_LINGER_MS", value_name = "MS", default_value_t = ms(limits::ROOM_LINGER),
+        value_parser = millis(0))]
     pub room_linger_ms: u64,
     /// The age at which the log drops a message, in milliseconds; a log that exists is changed to it. Below two minutes,
     /// a message sent again with the same id is stored once only within this time: NATS knows ids no longer.
@@ -73,7 +75,8 @@ pub struct Args {
         value_parser = clap::value_parser!(u64).range(ms(limits::LOG_AGE_MIN)..=LOG_AGE_LIMIT_MS))]
     pub log_max_age_ms: u64,
     /// How long a word counts for a room's keywords after it was used, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_KEYWORD_WINDOW_MS", value_name = "MS", default_value_t = ms(limits::KEYWORD_WINDOW))]
+    #[arg(long, env = "SWITCHBOARD_KEYWORD_WINDOW_MS", value_name = "MS", default_value_t = ms(limits::KEYWORD_WINDOW),
+        value_parser = millis(1_000))]
     pub keyword_window_ms: u64,
     /// The configuration of feeds (TOML). Without one there are none.
     #[arg(long, env = "SWITCHBOARD_FEEDS", value_name = "FILE")]

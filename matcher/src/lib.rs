@@ -21,7 +21,7 @@ use switchboard_contract::carried;
 use switchboard_contract::limits;
 use switchboard_contract::names::Incarnation;
 use switchboard_contract::nats::Nats;
-use switchboard_contract::process::{CommonArgs, UsageError};
+use switchboard_contract::process::{CommonArgs, UsageError, millis};
 use switchboard_contract::streams::{self, Asset};
 use switchboard_contract::version::version;
 use tokio_util::sync::CancellationToken;
@@ -41,17 +41,20 @@ pub struct Args {
     #[command(flatten)]
     pub common: CommonArgs,
     /// How long the place of a lost user is kept, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_GRACE_MS", value_name = "MS", default_value_t = ms(limits::GRACE))]
+    #[arg(long, env = "SWITCHBOARD_GRACE_MS", value_name = "MS", default_value_t = ms(limits::GRACE),
+        value_parser = millis(0))]
     pub grace_ms: u64,
     /// The largest capacity that a teacher may have, in chats; at most 300.
     #[arg(long, env = "SWITCHBOARD_MAX_CAPACITY", value_name = "CHATS", default_value_t = limits::CAPACITY_MAX,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CAPACITY_LIMIT)))]
     pub max_capacity: u32,
     /// A chat that one side has not entered for this long ends, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_ENTER_TIMEOUT_MS", value_name = "MS", default_value_t = ms(limits::ENTER_TIMEOUT))]
+    #[arg(long, env = "SWITCHBOARD_ENTER_TIMEOUT_MS", value_name = "MS", default_value_t = ms(limits::ENTER_TIMEOUT),
+        value_parser = millis(1))]
     pub enter_timeout_ms: u64,
     /// How long a finished chat is kept after its last member left, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_CHAT_LINGER_MS", value_name = "MS", default_value_t = ms(limits::CHAT_LINGER))]
+    #[arg(long, env = "SWITCHBOARD_CHAT_LINGER_MS", value_name = "MS", default_value_t = ms(limits::CHAT_LINGER),
+        value_parser = millis(0))]
     pub chat_linger_ms: u64,
     /// How many students may wait at once; the next one is refused.
     #[arg(long, env = "SWITCHBOARD_MAX_WAITING", value_name = "STUDENTS", default_value_t = limits::QUEUE_MAX)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use switchboard_contract::limits::{JWKS_INTERVAL, TOKEN_LEEWAY};
-use switchboard_contract::process::UsageError;
+use switchboard_contract::process::{UsageError, seconds};
 
 use super::claims::{ClaimNames, Rules};
 use super::jwks::{Jwks, Pace};
@@ -43,13 +43,14 @@ pub struct AuthArgs {
     jwt_jwks: Option<String>,
     /// From one reading of the JWKS to the next, in seconds; at least 10. A key that is not known is looked for sooner.
     #[arg(long, env = "SWITCHBOARD_JWT_JWKS_REFRESH", value_name = "SECONDS",
-        default_value_t = JWKS_INTERVAL.as_secs())]
+        default_value_t = JWKS_INTERVAL.as_secs(), value_parser = seconds(10))]
     jwt_jwks_refresh: u64,
     /// What has to stand in a token's "aud"; of several, separated by commas, one. Without it "aud" is not looked at.
     #[arg(long, env = "SWITCHBOARD_JWT_AUDIENCE", value_delimiter = ',', value_name = "AUDIENCE")]
     jwt_audience: Vec<String>,
     /// How far the clocks of issuer and gateway may differ, in seconds: "exp" and "nbf" are that much wider.
-    #[arg(long, env = "SWITCHBOARD_JWT_LEEWAY", value_name = "SECONDS", default_value_t = TOKEN_LEEWAY.as_secs())]
+    #[arg(long, env = "SWITCHBOARD_JWT_LEEWAY", value_name = "SECONDS", default_value_t = TOKEN_LEEWAY.as_secs(),
+        value_parser = seconds(0))]
     jwt_leeway: u64,
     /// The claim with the user's id.
     #[arg(long, env = "SWITCHBOARD_JWT_CLAIM_USER", value_name = "CLAIM", default_value = "sub")]

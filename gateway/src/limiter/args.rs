@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::Quota;
+use switchboard_contract::process::millis;
 
 use super::{Rates, Within};
 
@@ -33,17 +34,17 @@ pub struct LimitArgs {
     #[arg(long, env = "SWITCHBOARD_REPEATS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=100))]
     pub repeats: u32,
     /// See --repeats, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_REPEAT_WINDOW_MS", default_value_t = 10_000)]
+    #[arg(long, env = "SWITCHBOARD_REPEAT_WINDOW_MS", default_value_t = 10_000, value_parser = millis(1))]
     pub repeat_window_ms: u64,
     /// So many refusals because of these limits within --refusal-window-ms close the socket; at most 10000. 0: never.
     #[arg(long, env = "SWITCHBOARD_REFUSALS", default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub refusals: u32,
     /// See --refusals, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_REFUSAL_WINDOW_MS", default_value_t = 10_000)]
+    #[arg(long, env = "SWITCHBOARD_REFUSAL_WINDOW_MS", default_value_t = 10_000, value_parser = millis(1))]
     pub refusal_window_ms: u64,
     /// For so long the user of a socket that was closed so cannot join anything, in milliseconds.
-    #[arg(long, env = "SWITCHBOARD_BAN_MS", default_value_t = 10_000)]
+    #[arg(long, env = "SWITCHBOARD_BAN_MS", default_value_t = 10_000, value_parser = millis(0))]
     pub ban_ms: u64,
 }
 

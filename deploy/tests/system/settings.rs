@@ -1,0 +1,107 @@
+//! Each option of each service is a flag and an environment variable, is listed by `--help`, and says so where its value
+//! cannot be.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const SERVICES: [&str; 3] = ["switchboard-gateway", "switchboard-matcher", "switchboard-history"];
+/// Commands rather than settings.
+const NO_SETTINGS: [&str; 3] = ["--help", "--version", "--check-feeds"];
+/// What any text is a value of.
+const ANY_TEXT: [&str; 13] = [
+    "--allowed-origin",
+    "--api-secret",
+    "--cors-origin",
+    "--jwt-audience",
+    "--jwt-claim-feeds",
+    "--jwt-claim-rank",
+    "--jwt-claim-role",
+    "--jwt-claim-room",
+    "--jwt-claim-user",
+    "--jwt-jwks",
+    "--jwt-public-key-file",
+    "--jwt-secret-file",
+    "--log-level",
+];
+
+fn service(name: &str) -> Command {
+    let folder = Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().expect("a folder");
+    let mut command = Command::new(folder.join(name));
+    command.stdin(Stdio::null()).env_clear();
+    command
+}
+
+fn run(mut command: Command) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command.output().expect("it runs");
+    (status.code(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
+}
+
+/// The long flags that `--help` lists, each with what it says of it.
+fn options(help: &str) -> Vec<(&str, &str)> {
+    let mut options = Vec::new();
+    let starts: Vec<usize> =
+        help.match_indices("      --").chain(help.match_indices("  -h, --")).map(|(at, _)| at).collect();
+    let mut starts: Vec<usize> = starts.into_iter().chain(help.match_indices("  -V, --").map(|(at, _)| at)).collect();
+    starts.sort_unstable();
+    for (at, start) in starts.iter().enumerate() {
+        let text = &help[*start..starts.get(at + 1).copied().unwrap_or(help.len())];
+        let text = &text[text.find("--").expect("a flag")..];
+        let name = text.split([' ', '\n']).next().expect("a name");
+        options.push((name, text));
+    }
+    options
+}
+
+#[test]
+fn each_option_is_an_environment_variable_of_its_name_and_help_says_so() {
+    for name in SERVICES {
+        let mut command = service(name);
+        command.arg("--help");
+        let (code, help) = run(command);
+        assert_eq!(code, Some(0), "{help}");
+        let options = options(&help);
+        assert!(options.len() >= 12, "{name}: {options:?}");
+        for (flag, text) in options {
+            if NO_SETTINGS.contains(&flag) {
+                continue;
+            }
+            let variable = format!("[env: SWITCHBOARD_{}", flag[2..].to_uppercase().replace('-', "_"));
+            assert!(text.contains(&format!("{variable}=")) || text.contains(&format!("{variable}]")), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_value_that_cannot_be_ends_the_start_with_2_and_names_the_flag() {
+    for name in SERVICES {
+        let mut command = service(name);
+        command.arg("--help");
+        let (_, help) = run(command);
+        for (flag, text) in options(&help) {
+            if NO_SETTINGS.contains(&flag) || ANY_TEXT.contains(&flag) {
+                continue;
+            }
+            let mut command = service(name);
+            command.env(format!("SWITCHBOARD_{}", flag[2..].to_uppercase().replace('-', "_")), "what://?");
+            if name == SERVICES[0] && flag != "--auth" {
+                command.args(["--auth", "open"]);
+            }
+            let (code, said) = run(command);
+            assert_eq!(code, Some(2), "{name} {flag}: {said}\n{text}");
+            assert!(said.contains(flag), "{name} {flag}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_none_and_a_level_that_is_none_are_named_as_well() {
+    for (flag, value) in
+        [("--jwt-secret-file", "/nowhere"), ("--jwt-public-key-file", "/nowhere"), ("--log-level", "=?=")]
+    {
+        let mut command = service(SERVICES[0]);
+        command.args([flag, value]);
+        let (code, said) = run(command);
+        assert_eq!(code, Some(2), "{flag}: {said}");
+        assert!(said.contains(flag), "{flag}: {said}");
+    }
+}
