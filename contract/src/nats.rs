@@ -19,9 +19,13 @@ use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
 use crate::process::CommonArgs;
 use crate::requests::{self, Requests};
+use crate::trace::Span;
 
 /// Versions of nats-server below this one silently ignore headers that fencing needs.
 const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
+
+/// Of a span: where something is sent.
+const SUBJECT: &str = "messaging.destination.name";
 
 const SLOW_CONSUMER: &str = "switchboard_nats_slow_consumer_total";
 const DENIED: &str = "switchboard_nats_permission_violations_total";
@@ -180,22 +184,23 @@ impl Nats {
         self.request_with(subject, None, body, timeout).await
     }
 
-    /// As [`Nats::request`], with headers.
+    /// As [`Nats::request`], with headers. Within a [`Span`] it is a part of that, and the headers say so.
     ///
     /// # Errors
     /// See [`RequestError`].
     pub async fn request_with(
         &self,
         subject: String,
-        headers: Option<HeaderMap>,
+        mut headers: Option<HeaderMap>,
         body: Bytes,
         timeout: Duration,
     ) -> Result<Message, RequestError> {
         if !self.is_up() {
             return Err(RequestError::Down);
         }
-        // One deadline around everything: the wait for room in a full command buffer too.
         let asked_for = names::asked_for(&subject);
+        let _span = Span::sending(asked_for, &mut headers).with(SUBJECT, &subject);
+        // One deadline around everything: the wait for room in a full command buffer too.
         let asking = self.requests.ask(&self.client, subject, headers, body);
         tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| {
             metrics::counter!(TIMEOUTS, "verb" => asked_for).increment(1);
@@ -222,12 +227,18 @@ impl Nats {
         }
     }
 
-    /// Publishes without an answer, unless the connection is down.
+    /// Publishes without an answer, unless the connection is down. Within a [`Span`] it is a part of that.
     pub async fn publish(&self, subject: String, body: Bytes) {
         if !self.is_up() {
             return;
         }
-        if let Err(error) = self.client.publish(subject, body).await {
+        let mut headers = None;
+        let _span = Span::sending("publish", &mut headers).with(SUBJECT, &subject);
+        let published = match headers {
+            Some(headers) => self.client.publish_with_headers(subject, headers, body).await,
+            None => self.client.publish(subject, body).await,
+        };
+        if let Err(error) = published {
             tracing::warn!(%error, "a publish was refused by the client");
         }
     }

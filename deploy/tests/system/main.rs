@@ -53,6 +53,7 @@ mod survival;
 mod takeover;
 mod talker;
 mod tokens;
+mod traces;
 mod traffic;
 mod versions;
 mod web;
