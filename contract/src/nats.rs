@@ -24,9 +24,6 @@ use crate::trace::Span;
 /// Versions of nats-server below this one silently ignore headers that fencing needs.
 const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
 
-/// Of a span: where something is sent.
-const SUBJECT: &str = "messaging.destination.name";
-
 const SLOW_CONSUMER: &str = "switchboard_nats_slow_consumer_total";
 const DENIED: &str = "switchboard_nats_permission_violations_total";
 const MOVES: &str = "switchboard_nats_moves_total";
@@ -199,7 +196,7 @@ impl Nats {
             return Err(RequestError::Down);
         }
         let asked_for = names::asked_for(&subject);
-        let _span = Span::sending(asked_for, &mut headers).with(SUBJECT, &subject);
+        let _span = Span::sending(asked_for, &subject, &mut headers);
         // One deadline around everything: the wait for room in a full command buffer too.
         let asking = self.requests.ask(&self.client, subject, headers, body);
         tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| {
@@ -233,7 +230,7 @@ impl Nats {
             return;
         }
         let mut headers = None;
-        let _span = Span::sending("publish", &mut headers).with(SUBJECT, &subject);
+        let _span = Span::sending("publish", &subject, &mut headers);
         let published = match headers {
             Some(headers) => self.client.publish_with_headers(subject, headers, body).await,
             None => self.client.publish(subject, body).await,

@@ -24,6 +24,9 @@ use on as imp;
 
 pub use imp::{HELP, Traces};
 
+/// Of a span: where something is sent.
+const SUBJECT: &str = "messaging.destination.name";
+
 /// Where traces are exported to: one of these has to be set. The first is for traces alone.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
@@ -50,8 +53,8 @@ impl Span {
     }
 
     /// Something is being sent to NATS; nothing where that is not within [`Span::around`]. The headers name the span.
-    pub(crate) fn sending(name: &'static str, headers: &mut Option<HeaderMap>) -> Span {
-        Span(imp::Span::sending(name, headers))
+    pub(crate) fn sending(name: &'static str, subject: &str, headers: &mut Option<HeaderMap>) -> Span {
+        Span(imp::Span::sending(name, headers)).with(SUBJECT, subject)
     }
 
     /// With an attribute. Never what was said, and no token: who reads traces may read neither.

@@ -124,9 +124,9 @@ impl Injector for Sent<'_> {
 pub struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Begins to export, if the environment names an endpoint, in a thread of its own; within a runtime, which sends it.
-    /// Spans wait for the next export in a queue of 2,048, or as `OTEL_BSP_MAX_QUEUE_SIZE` says; when it is full further
-    /// ones are dropped, and whatever they are about goes on as ever.
+    /// Begins to export, if the environment names an endpoint, in a thread of its own; within a runtime, which sends.
+    /// Spans wait for the next export in a queue of 2,048, or as `OTEL_BSP_MAX_QUEUE_SIZE` says; when it is full the
+    /// next are dropped, and whatever they are about goes on as ever.
     ///
     /// # Errors
     /// If the environment has something that cannot be.
