@@ -1,6 +1,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Tests and checks are of services with traces; what is released has none unless it is asked for.
+TRACES := --features otel
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # $(call need,name,command that prints its version,least version,how to get it)
@@ -20,11 +22,11 @@ run: .needs-cargo ## Build and run everything here. GATEWAYS=2 HISTORIES=2 FEEDS
 
 .PHONY: test
 test: .needs-cargo .needs-node ## Run all tests
-	cargo build --workspace --bins
+	cargo build --workspace --bins $(TRACES)
 	$(TARGET)/debug/switchboard tools
 	if command -v go >/dev/null; then $(TARGET)/debug/switchboard tools --cli; fi # the test of the guide is skipped without
 	if [ -d deploy/tests/js ]; then npm ci --prefix deploy/tests/js --no-audit --no-fund; fi
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace # most of them wait most of the time
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace $(TRACES) # most of them wait most of the time
 
 .PHONY: test-long
 test-long: .needs-cargo ## Whatever breaks under traffic, and whatever comes against a live gateway, an hour each, and a rolling restart under 1,000: CHAOS_SECONDS=3600 CHAOS_SEED=… FUZZ_SECONDS=3600 FUZZ_SEED=…
@@ -35,9 +37,10 @@ test-long: .needs-cargo ## Whatever breaks under traffic, and whatever comes aga
 .PHONY: check
 check: .needs-cargo ## Formatting, lints, documentation, containers, what Kubernetes gets
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
-	cargo build --workspace --bins # whose --help the files of deploy/ have to agree with
+	cargo clippy --workspace --all-targets $(TRACES) -- -D warnings
+	cargo clippy --workspace -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $(TRACES)
+	cargo build --workspace --bins $(TRACES) # whose --help the files of deploy/ have to agree with
 	python3 deploy/docker/check.py --self-test
 	python3 deploy/kubernetes/check.py --binaries $(TARGET)/debug --self-test
 

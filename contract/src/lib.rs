@@ -24,6 +24,7 @@ pub mod room;
 pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trace;
 pub mod unlogged;
 pub mod version;
 pub mod voids;

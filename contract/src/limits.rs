@@ -123,6 +123,8 @@ pub const NEW_CHAT_HOLD: Duration = Duration::from_millis(500);
 pub const DRAIN_DELAY: Duration = Duration::from_millis(500);
 /// After SIGTERM: the end of everything, of a gateway so long after the time over which it closes its sockets.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+/// At the very end: how long the last traces may take to be exported.
+pub const TRACES_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 // The HTTP API.
 

@@ -19,6 +19,7 @@ use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
 use crate::process::{CommonArgs, UsageError};
 use crate::requests::{self, Requests};
+use crate::trace::Span;
 
 /// Versions of nats-server below this one silently ignore headers that fencing needs.
 const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
@@ -181,22 +182,23 @@ impl Nats {
         self.request_with(subject, None, body, timeout).await
     }
 
-    /// As [`Nats::request`], with headers.
+    /// As [`Nats::request`], with headers. Within a [`Span`] it is a part of that, and the headers say so.
     ///
     /// # Errors
     /// See [`RequestError`].
     pub async fn request_with(
         &self,
         subject: String,
-        headers: Option<HeaderMap>,
+        mut headers: Option<HeaderMap>,
         body: Bytes,
         timeout: Duration,
     ) -> Result<Message, RequestError> {
         if !self.is_up() {
             return Err(RequestError::Down);
         }
-        // One deadline around everything: the wait for room in a full command buffer too.
         let asked_for = names::asked_for(&subject);
+        let _span = Span::sending(asked_for, &subject, &mut headers);
+        // One deadline around everything: the wait for room in a full command buffer too.
         let asking = self.requests.ask(&self.client, subject, headers, body);
         tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| {
             metrics::counter!(TIMEOUTS, "verb" => asked_for).increment(1);
@@ -223,12 +225,18 @@ impl Nats {
         }
     }
 
-    /// Publishes without an answer, unless the connection is down.
+    /// Publishes without an answer, unless the connection is down. Within a [`Span`] it is a part of that.
     pub async fn publish(&self, subject: String, body: Bytes) {
         if !self.is_up() {
             return;
         }
-        if let Err(error) = self.client.publish(subject, body).await {
+        let mut headers = None;
+        let _span = Span::sending("publish", &subject, &mut headers);
+        let published = match headers {
+            Some(headers) => self.client.publish_with_headers(subject, headers, body).await,
+            None => self.client.publish(subject, body).await,
+        };
+        if let Err(error) = published {
             tracing::warn!(%error, "a publish was refused by the client");
         }
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 
+use crate::trace::Traces;
 use crate::version::version;
 
 /// Exit code: it went wrong while running.
@@ -102,6 +103,17 @@ where
             return ExitCode::from(EXIT_FAILURE);
         }
     };
+    let traces = {
+        let _within = runtime.enter();
+        Traces::start(&name)
+    };
+    let traces = match traces {
+        Ok(traces) => traces,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
     let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         let signals = tokio::spawn(cancel_on_signal(stop.clone()));
@@ -110,6 +122,7 @@ where
         signals.abort();
         outcome
     });
+    traces.finish();
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
         Ok(()) => {
@@ -141,7 +154,7 @@ fn effective(command: &Command, matches: &ArgMatches) -> String {
 }
 
 /// A URL may have a user and a password in it.
-fn without_password(value: &str) -> String {
+pub(crate) fn without_password(value: &str) -> String {
     let hide = |url: &str| match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
     {
         Some((scheme, (_, host))) => format!("{scheme}://(hidden)@{host}"),

@@ -16,6 +16,7 @@ use switchboard_contract::lobby::ChannelId;
 use switchboard_contract::log::Position;
 use switchboard_contract::names::{self, LogName, RoomId};
 use switchboard_contract::nats::Nats;
+use switchboard_contract::trace::Span;
 use switchboard_contract::wire;
 use tokio::sync::mpsc;
 
@@ -34,7 +35,7 @@ pub use kinds::Served;
 
 /// What a topic's task is told.
 enum Command<K: Served> {
-    Client(TopicCommand<K::Join, K::Push>, Mailbox),
+    Client(TopicCommand<K::Join, K::Push>, Mailbox, Span),
     /// Its log reaches to this sequence.
     Behind(u64),
 }
@@ -45,6 +46,10 @@ struct TopicHandle<K: Served> {
     /// See [`crate::topic::Topic::position`]; [`NOWHERE`] before the first join.
     seen: Arc<AtomicU64>,
 }
+
+/// Of a span: which kind of topic it is about, and which.
+const TOPIC_KIND: &str = "switchboard.topic.kind";
+pub(crate) const TOPIC: &str = "switchboard.topic.id";
 
 /// No sequence.
 const NOWHERE: u64 = u64::MAX;
@@ -88,14 +93,15 @@ impl Hub {
 
     /// Tells a topic; what comes back goes to `mailbox`. Waits while [`limits::TOPIC_COMMANDS_MAX`] others do.
     pub async fn send<K: Served>(&self, id: &K::Id, command: TopicCommand<K::Join, K::Push>, mailbox: &Mailbox) {
+        let span = traced::<K>(id, &command);
         let mut command = (command, mailbox.clone());
         loop {
             let Some(topic) = self.topic::<K>(id, &command) else { return };
             observe::queue(&topic, "topic_commands");
-            match topic.send(Command::Client(command.0, command.1)).await {
+            match topic.send(Command::Client(command.0, command.1, span.clone())).await {
                 Ok(()) | Err(mpsc::error::SendError(Command::Behind(_))) => return,
                 // The topic has just ended, for want of members most likely.
-                Err(mpsc::error::SendError(Command::Client(back, mailbox))) => command = (back, mailbox),
+                Err(mpsc::error::SendError(Command::Client(back, mailbox, _))) => command = (back, mailbox),
             }
         }
     }
@@ -142,6 +148,16 @@ impl Hub {
             gateway: prefix.clone(),
         }
     }
+}
+
+/// What clients ask of a topic begins a trace.
+fn traced<K: Served>(id: &K::Id, command: &TopicCommand<K::Join, K::Push>) -> Span {
+    let name = match command {
+        TopicCommand::Join { .. } => "join",
+        TopicCommand::Push { push, .. } => K::name_of(push),
+        TopicCommand::Leave { .. } => return Span::default(),
+    };
+    Span::pushed(name).with(TOPIC_KIND, K::NAME).with(TOPIC, id)
 }
 
 fn count<K: Served>(topics: usize) {

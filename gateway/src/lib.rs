@@ -50,6 +50,7 @@ use switchboard_contract::names::{self, Incarnation};
 use switchboard_contract::nats::{Nats, header};
 use switchboard_contract::process::{CommonArgs, number, seconds};
 use switchboard_contract::streams::{self, Asset};
+use switchboard_contract::trace::HELP;
 use switchboard_contract::version::version;
 use switchboard_contract::wire::{self, V1};
 use tokio::task::JoinHandle;
@@ -68,7 +69,7 @@ use crate::session::SessionLimits;
 
 /// The WebSocket gateway of Switchboard: speaks Phoenix Channels with clients, and NATS with matcher and history.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "switchboard-gateway", version = version())]
+#[command(name = "switchboard-gateway", version = version(), after_help = HELP)]
 pub struct Args {
     /// Flags of every service.
     #[command(flatten)]

@@ -15,6 +15,7 @@ use switchboard_contract::lobby::{At, ChannelId, Claim, Push, Status, TableReply
 use switchboard_contract::names::{self, Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
+use switchboard_contract::trace::Span;
 use switchboard_contract::wire::{self, V1};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -28,7 +29,7 @@ use crate::observe;
 /// Where the lobby's task is reached. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LobbyHandle {
-    commands: mpsc::Sender<(LobbyCommand, Mailbox)>,
+    commands: mpsc::Sender<(LobbyCommand, Mailbox, Span)>,
     nobody_waits: Arc<AtomicBool>,
     view: watch::Receiver<View>,
 }
@@ -45,11 +46,11 @@ pub struct View {
 }
 
 impl LobbyHandle {
-    /// Tells the lobby; what comes back goes to `mailbox`. Waits while [`limits::LOBBY_COMMANDS_MAX`] others do.
-    pub async fn send(&self, command: LobbyCommand, mailbox: &Mailbox) {
+    /// Tells the lobby, as a part of `asked`; what comes back goes to `mailbox`. Waits while [`limits::LOBBY_COMMANDS_MAX`] others do.
+    pub async fn send(&self, command: LobbyCommand, mailbox: &Mailbox, asked: Span) {
         // The task ends with the process: then nobody waits for an answer either.
         observe::queue(&self.commands, "lobby_commands");
-        let _ = self.commands.send((command, mailbox.clone())).await;
+        let _ = self.commands.send((command, mailbox.clone(), asked)).await;
     }
 
     /// Whether the last status says that the queue is empty.
@@ -110,7 +111,7 @@ pub async fn start(nats: Nats, gateway: Incarnation) -> anyhow::Result<(LobbyHan
 impl Task {
     async fn run(
         mut self,
-        mut inbox: mpsc::Receiver<(LobbyCommand, Mailbox)>,
+        mut inbox: mpsc::Receiver<(LobbyCommand, Mailbox, Span)>,
         mut statuses: async_nats::Subscriber,
         mut pushes: async_nats::Subscriber,
     ) {
@@ -127,8 +128,8 @@ impl Task {
                     if n == 0 {
                         return;
                     }
-                    for (command, mailbox) in commands.drain(..) {
-                        self.command(command, mailbox);
+                    for (command, mailbox, asked) in commands.drain(..) {
+                        self.command(command, mailbox, &asked);
                     }
                 }
                 Some(message) = statuses.next() => {
@@ -151,7 +152,7 @@ impl Task {
         }
     }
 
-    fn command(&mut self, command: LobbyCommand, mailbox: Mailbox) {
+    fn command(&mut self, command: LobbyCommand, mailbox: Mailbox, asked: &Span) {
         match command {
             LobbyCommand::Set { chan, at, serial } => {
                 if !matches!(at, At::Left { .. }) {
@@ -162,24 +163,32 @@ impl Task {
             LobbyCommand::Claim { chan, serial } => {
                 metrics::counter!("switchboard_gateway_claims_total").increment(1);
                 let claim = wire::encode(&Claim { v: V1, gateway: self.gateway.clone(), chan });
-                self.request(MatcherVerb::Claim, claim, mailbox, chan, serial);
+                let asked = Span::pushed("claim");
+                self.request((MatcherVerb::Claim, claim), mailbox, chan, serial, &asked);
             }
             LobbyCommand::Terminate { chan, serial, chat } => {
                 let terminate = wire::encode(&Terminate { v: V1, chat });
-                self.request(MatcherVerb::Terminate, terminate, mailbox, chan, serial);
+                self.request((MatcherVerb::Terminate, terminate), mailbox, chan, serial, asked);
             }
         }
     }
 
     /// A request of a channel. A socket has at most one claim, and one end of a chat for each of its channels, on their
     /// way; but what its channels leave behind when they go waits on for a while, so there is a limit to all together.
-    fn request(&mut self, verb: MatcherVerb, body: Bytes, mailbox: Mailbox, chan: ChannelId, serial: u32) {
+    fn request(
+        &mut self,
+        (verb, body): (MatcherVerb, Bytes),
+        mailbox: Mailbox,
+        chan: ChannelId,
+        serial: u32,
+        asked: &Span,
+    ) {
         if self.answers.len() >= limits::MATCHER_REQUESTS_MAX {
             observe::full("matcher_requests");
             let outcome = Outcome::Refused(Reason::Unavailable.into());
             return mailbox.send(Arc::new(Event::Done { chan, serial, outcome }));
         }
-        let asking = asking::ask(self.nats.clone(), verb, body, self.view.subscribe());
+        let asking = asked.around(asking::ask(self.nats.clone(), verb, body, self.view.subscribe()));
         self.answers.push(Box::pin(async move { Answer::Request(mailbox, chan, serial, asking.await) }));
     }
 

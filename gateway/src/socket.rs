@@ -11,6 +11,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use switchboard_contract::limits;
 use switchboard_contract::names::RoomId;
 use switchboard_contract::reason::CloseCode;
+use switchboard_contract::trace::Span;
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite;
 
@@ -254,7 +255,7 @@ impl Socket {
 
     async fn tell(&mut self, effect: Effect) {
         match effect {
-            Effect::Lobby(command) => self.gateway.lobby.send(command, &self.mailbox).await,
+            Effect::Lobby(command) => self.gateway.lobby.send(command, &self.mailbox, Span::default()).await,
             Effect::Chat(chat, command) => self.gateway.hub.send::<ChatKind>(&chat, command, &self.mailbox).await,
             Effect::Failed(room, chan) => self.gateway.hub.failed(room, chan).await,
             Effect::Room(room, command) => self.gateway.hub.send::<RoomKind>(&room, command, &self.mailbox).await,

@@ -38,6 +38,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::process::{CommonArgs, millis, number};
 use switchboard_contract::room::RoomRecord;
 use switchboard_contract::streams::{self, Asset};
+use switchboard_contract::trace::HELP;
 use switchboard_contract::version::version;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +57,7 @@ const LOG_AGE_LIMIT_MS: u64 = 365 * 86_400_000;
 
 /// Keeps the last messages of every log, in memory, and answers joins and `history`.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "switchboard-history", version = version())]
+#[command(name = "switchboard-history", version = version(), after_help = HELP)]
 pub struct Args {
     /// Flags of every service.
     #[command(flatten)]

@@ -16,6 +16,7 @@ use switchboard_contract::log::{Behind, Entry, Read, Seen};
 use switchboard_contract::names::{LogName, ROOMS_STREAM, RoomId};
 use switchboard_contract::nats::{Nats, RequestError};
 use switchboard_contract::room::RoomRecord;
+use switchboard_contract::trace::Span;
 use switchboard_contract::wire::{self, V1};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,7 @@ const FEED_ENDED: &str = "the task that follows the stream ended";
 struct Asked {
     read: Read,
     request: Request,
+    span: Span,
     deadline: Instant,
     /// The last sequence of its log that the stream's leader named.
     last_seq: Option<u64>,
@@ -177,16 +179,17 @@ impl Server {
             Ok(read) => read,
             Err(error) => return malformed(&request, &error).await,
         };
-        let asked = Asked { read, request, deadline: Instant::now() + limits::READ_TIMEOUT, last_seq: None };
+        let span = Span::received("read", request.message.headers.as_ref());
+        let asked = Asked { read, request, span, deadline: Instant::now() + limits::READ_TIMEOUT, last_seq: None };
         if !asked.read.fresh {
             self.answer(asked).await;
         } else if self.asking.len() + self.waiters.len() < limits::HISTORY_WAITERS_MAX {
             let nats = self.nats.clone();
-            self.asking.push(Box::pin(async move {
+            self.asking.push(Box::pin(asked.span.clone().around(async move {
                 let subject = asked.read.log.log_subject();
                 let stored = nats.leader_get(ROOMS_STREAM, &subject, limits::READ_TIMEOUT).await;
                 (asked, stored.map(|stored| stored.map_or(0, |stored| stored.seq)))
-            }));
+            })));
         } else {
             metrics::observe_unanswered(Unanswered::Busy, 1);
         }

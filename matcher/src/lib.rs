@@ -23,6 +23,7 @@ use switchboard_contract::names::Incarnation;
 use switchboard_contract::nats::Nats;
 use switchboard_contract::process::{CommonArgs, UsageError, millis};
 use switchboard_contract::streams::{self, Asset};
+use switchboard_contract::trace::HELP;
 use switchboard_contract::version::version;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,7 @@ const SERVICE: &str = "matcher";
 
 /// The matcher keeps the lobby of Switchboard: rosters, queue and chats.
 #[derive(clap::Parser, Clone, Debug)]
-#[command(name = "switchboard-matcher", version = version())]
+#[command(name = "switchboard-matcher", version = version(), after_help = HELP)]
 pub struct Args {
     /// What every service has.
     #[command(flatten)]

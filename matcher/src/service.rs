@@ -21,6 +21,7 @@ use switchboard_contract::lobby::{Done, Heartbeat, Leader, Push, Status};
 use switchboard_contract::names::{self, Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
+use switchboard_contract::trace::Span;
 use switchboard_contract::wire::{V1, decode, encode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -62,7 +63,7 @@ pub(crate) struct Term<'a> {
     service: Service,
     requests: Requests,
     /// Requests that are not answered yet.
-    waiting: HashMap<Token, Box<Request>>,
+    waiting: HashMap<Token, (Box<Request>, Span)>,
     next_token: Token,
     outbox: Outbox,
     asked: FuturesUnordered<Asked>,
@@ -291,7 +292,8 @@ impl<'a> Term<'a> {
             return;
         }
         self.next_token += 1;
-        self.waiting.insert(token, request);
+        let span = Span::received(verb.as_str(), request.message.headers.as_ref());
+        self.waiting.insert(token, (request, span));
         self.input(input);
     }
 
@@ -324,7 +326,7 @@ impl<'a> Term<'a> {
     }
 
     fn reply(&mut self, token: Token, body: Bytes) {
-        if let Some(request) = self.waiting.remove(&token) {
+        if let Some((request, _)) = self.waiting.remove(&token) {
             self.outbox.send(Out::Reply(request, body));
         }
     }
@@ -416,7 +418,12 @@ impl<'a> Term<'a> {
         // gateways send them anew once another one leads. If a batch's fate is unknown, nobody gets one.
         let body = encode(&Done { v: V1, epoch: self.epoch.number, refused: Some(Reason::Unavailable) });
         let table = MatcherVerb::Table.subject();
-        for request in self.waiting.into_values().filter(|request| known && *request.message.subject != *table) {
+        for request in self
+            .waiting
+            .into_values()
+            .map(|(request, _)| request)
+            .filter(|request| known && *request.message.subject != *table)
+        {
             self.outbox.send(Out::Reply(request, body.clone()));
         }
         self.outbox.close().await;

@@ -33,6 +33,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) gateway: &'a [&'a str],
     pub(crate) matcher: &'a [&'a str],
     pub(crate) history: &'a [&'a str],
+    /// What all of them find in their environment beside that of the tests.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
 }
 
 impl Default for Shape<'_> {
@@ -46,6 +48,7 @@ impl Default for Shape<'_> {
             gateway: &[],
             matcher: &[],
             history: &[],
+            environment: &[],
         }
     }
 }
@@ -86,23 +89,22 @@ impl System {
     /// As [`System::start`], of another shape.
     pub(crate) async fn of(shape: Shape<'_>) -> Option<System> {
         let (nats, mut links) = Links::servers(&shape).await?;
+        let start = |binary, url: &str, flags: &[&str]| Process::start(binary, url, flags, shape.environment);
         let mut url = |service| if shape.links { links.url(service, &nats) } else { nats.url() };
         let replicas = shape.nats_servers.to_string();
         let replicated = ["--nats-replicas", &replicas];
         let history = [&replicated, shape.history].concat();
-        let histories = (0..shape.histories)
-            .map(|n| Process::start("switchboard-history", &url(Service::History(n)), &history))
-            .collect();
+        let histories =
+            (0..shape.histories).map(|n| start("switchboard-history", &url(Service::History(n)), &history)).collect();
         let matcher = [&replicated, shape.matcher].concat();
-        let matchers = (0..shape.matchers)
-            .map(|n| Process::start("switchboard-matcher", &url(Service::Matcher(n)), &matcher))
-            .collect();
+        let matchers =
+            (0..shape.matchers).map(|n| start("switchboard-matcher", &url(Service::Matcher(n)), &matcher)).collect();
         let gateway = |n| {
             let port = free_port();
             let listen = format!("127.0.0.1:{port}");
             let open: &[&str] = if shape.gateway.contains(&"--auth") { &[] } else { &["--auth", "open"] };
             let flags = [open, &["--listen", &listen], shape.gateway].concat();
-            (port, Process::start("switchboard-gateway", &url(Service::Gateway(n)), &flags))
+            (port, start("switchboard-gateway", &url(Service::Gateway(n)), &flags))
         };
         let gateways = (0..shape.gateways).map(gateway).collect();
         let system = System { histories, matchers, gateways, links, nats };

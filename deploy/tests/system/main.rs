@@ -55,6 +55,7 @@ mod survival;
 mod takeover;
 mod talker;
 mod tokens;
+mod traces;
 mod traffic;
 mod versions;
 mod web;

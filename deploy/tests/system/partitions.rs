@@ -26,6 +26,7 @@ const CLUSTER: Shape<'_> = Shape {
     gateway: &[],
     matcher: &[],
     history: &[],
+    environment: &[],
 };
 
 impl System {

@@ -13,26 +13,28 @@ use tokio::task::JoinHandle;
 pub(crate) struct Process {
     binary: &'static str,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     admin: SocketAddr,
     child: Option<Child>,
 }
 
 impl Process {
-    /// Starts a service, which is not ready yet.
-    pub(crate) fn start(binary: &'static str, nats_url: &str, flags: &[&str]) -> Process {
+    /// Starts a service, which is not ready yet, with something more in its environment.
+    pub(crate) fn start(binary: &'static str, nats_url: &str, flags: &[&str], environment: &[(&str, &str)]) -> Process {
         let common = ["--nats-url", nats_url, "--log-level", "warn"];
         let flags = common.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
-        Self::with(binary, flags)
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::with(binary, flags, environment)
     }
 
     /// Starts one more with the same flags, which is not ready yet.
     pub(crate) fn another(&self) -> Process {
-        Self::with(self.binary, self.flags.clone())
+        Self::with(self.binary, self.flags.clone(), self.environment.clone())
     }
 
-    fn with(binary: &'static str, flags: Vec<String>) -> Process {
+    fn with(binary: &'static str, flags: Vec<String>, environment: Vec<(String, String)>) -> Process {
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut process = Process { binary, flags, admin, child: None };
+        let mut process = Process { binary, flags, environment, admin, child: None };
         process.start_again();
         process
     }
@@ -43,6 +45,7 @@ impl Process {
         if self.child.is_none() {
             let mut command = Command::new(folder.join(self.binary));
             command.args(&self.flags).args(["--admin-addr", &self.admin.to_string()]);
+            command.envs(self.environment.iter().map(|(name, value)| (name, value)));
             let child = command.stdin(Stdio::null()).spawn();
             let missing = |error| panic!("{}: {error}; run `cargo build --workspace --bins` first", self.binary);
             self.child = Some(child.unwrap_or_else(missing));

@@ -34,6 +34,7 @@ pub(crate) const SYSTEM: Shape<'_> = Shape {
     // What a chat leaves behind is gone soon enough to be waited for.
     matcher: &["--chat-linger-ms", "2000"],
     history: &WITH_FEEDS,
+    environment: &[],
 };
 
 /// The traffic.

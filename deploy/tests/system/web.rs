@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 /// The server, on a port of 127.0.0.1.
 pub(crate) struct Web {
     pub(crate) port: u16,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<Vec<(String, Bytes)>>>,
     answer: Arc<Mutex<Bytes>>,
 }
 
@@ -28,9 +28,13 @@ impl Web {
             while let Ok((stream, _)) = listener.accept().await {
                 let (asked, answer) = (asked.clone(), answer.clone());
                 let serve = service_fn(move |request: Request<Incoming>| {
-                    asked.lock().expect("no panic").push(request.uri().to_string());
-                    let answer = answer.lock().expect("no panic").clone();
-                    async { Ok::<_, Infallible>(Response::new(Full::new(answer))) }
+                    let (asked, answer) = (asked.clone(), answer.lock().expect("no panic").clone());
+                    async move {
+                        let uri = request.uri().to_string();
+                        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                        asked.lock().expect("no panic").push((uri, body));
+                        Ok::<_, Infallible>(Response::new(Full::new(answer)))
+                    }
                 });
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), serve));
             }
@@ -45,6 +49,11 @@ impl Web {
 
     /// Path and query of each request, as they came.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("no panic").clone()
+        self.asked.lock().expect("no panic").iter().map(|(uri, _)| uri.clone()).collect()
+    }
+
+    /// The body of each request, as they came.
+    pub(crate) fn told(&self) -> Vec<Bytes> {
+        self.asked.lock().expect("no panic").iter().map(|(_, body)| body.clone()).collect()
     }
 }

@@ -14,6 +14,7 @@ use switchboard_contract::limits;
 use switchboard_contract::log::Entry;
 use switchboard_contract::names::{self, RoomId};
 use switchboard_contract::reason::Reason;
+use switchboard_contract::trace::Span;
 use switchboard_contract::wire::{self, V1};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -23,6 +24,7 @@ use super::answer::{Away, Problem, Refused, Secured, in_time};
 use super::cors::IDEMPOTENCY_KEY;
 use super::{Api, TAG};
 use crate::frame::Payload;
+use crate::hub::TOPIC;
 use crate::session::{RESERVED, is_servers};
 use crate::{life, observe, payload};
 
@@ -166,7 +168,7 @@ pub(super) async fn push_room_event(
         let _turn = api.turns.of(&room).lock().await;
         Ok(life::add(&api.nats, &room, &entry, message_id).await?)
     });
-    let lives = lives.await?;
+    let lives = Span::pushed("push_room_event").with(TOPIC, &room).around(lives).await?;
     if lives {
         observe::MESSAGES.increment(1);
     }

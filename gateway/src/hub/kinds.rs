@@ -10,7 +10,7 @@ use switchboard_contract::nats::Nats;
 
 use super::{Shared, Topics};
 use crate::chat::{Chat, ChatKind, ChatMember, Loaded};
-use crate::commands::{ChatJoin, RoomJoin};
+use crate::commands::{ChatJoin, ChatPush, RoomJoin, RoomPush};
 use crate::mailbox::Mailbox;
 use crate::payload::Refusal;
 use crate::room::{self, Room, RoomKind, RoomMember};
@@ -39,6 +39,8 @@ pub trait Served:
     fn member(join: Self::Join) -> Self::Member;
     /// Reads what a join needs; tried again until the caller's deadline.
     fn load(nats: Nats, id: Self::Id, last_seq: Option<u64>) -> BoxFuture<'static, Result<Self::Loaded, Refusal>>;
+    /// What a push is called in a trace.
+    fn name_of(push: &Self::Push) -> &'static str;
     /// Takes what came on the topic's subject and is not logged.
     fn told(topic: &mut Topic<Mailbox, Self>, body: &Bytes, gateway: &str, out: &mut Vec<Effect<Mailbox>>);
 }
@@ -69,6 +71,15 @@ impl Served for ChatKind {
         Box::pin(async move { log::load(&nats, id, last_seq).await })
     }
 
+    fn name_of(push: &ChatPush) -> &'static str {
+        match push {
+            ChatPush::Enter => "enter",
+            ChatPush::Send(_) => "send",
+            ChatPush::History(_) => "history",
+            ChatPush::Terminate => "chat:terminate",
+        }
+    }
+
     fn told(_: &mut Topic<Mailbox, Self>, _: &Bytes, _: &str, _: &mut Vec<Effect<Mailbox>>) {}
 }
 
@@ -96,6 +107,17 @@ impl Served for RoomKind {
 
     fn load(nats: Nats, id: RoomId, last_seq: Option<u64>) -> BoxFuture<'static, Result<room::Loaded, Refusal>> {
         Box::pin(async move { life::load(&nats, &id, last_seq).await })
+    }
+
+    fn name_of(push: &RoomPush) -> &'static str {
+        match push {
+            RoomPush::Broadcast(_) | RoomPush::Direct(..) => "new_msg",
+            RoomPush::Say(_) => "new_message",
+            RoomPush::Typing(_) => "typing",
+            RoomPush::Binary { .. } => "binary",
+            RoomPush::Change { .. } => "change",
+            RoomPush::History(_) => "history",
+        }
     }
 
     fn told(topic: &mut Topic<Mailbox, Self>, body: &Bytes, gateway: &str, out: &mut Vec<Effect<Mailbox>>) {

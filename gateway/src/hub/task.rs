@@ -13,10 +13,11 @@ use switchboard_contract::log::ReadReply;
 use switchboard_contract::names::LogName;
 use switchboard_contract::nats::RequestError;
 use switchboard_contract::reason::Reason;
+use switchboard_contract::trace::Span;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Command, Hub, NOWHERE, Served, count};
+use super::{Command, Hub, NOWHERE, Served, TOPIC, TOPIC_KIND, count};
 use crate::commands::TopicCommand;
 use crate::log::{PAUSE, history_json, history_read, judge, publish, read_log};
 use crate::mailbox::{Event, Mailbox, Outcome};
@@ -55,13 +56,18 @@ struct Task<K: Served> {
     subscription: Option<Subscriber>,
     seen: Arc<AtomicU64>,
     work: FuturesUnordered<BoxFuture<'static, Work<K>>>,
+    /// Of the command whose effects are carried out; else nothing.
+    asked: Span,
+    /// Of what came, until it is handed over.
+    delivering: Vec<Span>,
 }
 
 /// Serves a topic until it has had no members for a while.
 pub(super) async fn run<K: Served>(id: K::Id, hub: Hub, seen: Arc<AtomicU64>, commands: mpsc::Receiver<Command<K>>) {
     let topic = K::topic(id.clone(), &hub.0);
     let log = K::log(&id);
-    Task { id, log, topic, hub, subscription: None, seen, work: FuturesUnordered::new() }.run(commands).await;
+    let (work, asked, delivering) = (FuturesUnordered::new(), Span::default(), Vec::new());
+    Task { id, log, topic, hub, subscription: None, seen, work, asked, delivering }.run(commands).await;
 }
 
 impl<K: Served> Task<K> {
@@ -86,7 +92,10 @@ impl<K: Served> Task<K> {
                 () = &mut hold, if held => held = false,
                 command = commands.recv() => {
                     match command {
-                        Some(Command::Client(command, mailbox)) => self.command(command, mailbox, &mut out).await,
+                        Some(Command::Client(command, mailbox, span)) => {
+                            self.asked = span;
+                            self.command(command, mailbox, &mut out).await;
+                        }
                         Some(Command::Behind(to)) => self.behind(to),
                         None => return,
                     }
@@ -96,7 +105,7 @@ impl<K: Served> Task<K> {
                     if self.end(&mut commands) {
                         // Whoever was about to send has a place in the queue still: it begins again.
                         while let Some(command) = commands.recv().await {
-                            if let Command::Client(command, mailbox) = command {
+                            if let Command::Client(command, mailbox, _) = command {
                                 self.hub.send::<K>(&self.id, command, &mailbox).await;
                             }
                         }
@@ -160,6 +169,10 @@ impl<K: Served> Task<K> {
     /// the answer.
     fn came(&mut self, message: &async_nats::Message, out: &mut Vec<Effect<Mailbox>>) {
         let headers = message.headers.as_ref();
+        let span = Span::received("deliver", headers).with(TOPIC_KIND, K::NAME).with(TOPIC, &self.id);
+        if !span.is_none() {
+            self.delivering.push(span);
+        }
         let number = |name| headers.and_then(|h| h.get(name)).and_then(|n| n.as_str().parse().ok());
         let Some(seq) = number("Nats-Sequence") else {
             if !message.payload.is_empty() {
@@ -215,11 +228,13 @@ impl<K: Served> Task<K> {
             }
         }
         hand_over(&mut sends);
+        self.asked = Span::default();
+        self.delivering.clear();
         observe::DELIVERIES.increment(delivered);
     }
 
     async fn apply(&mut self, effect: Effect<Mailbox>) {
-        let (nats, log) = (self.hub.0.nats.clone(), self.log.clone());
+        let (nats, log, asked) = (self.hub.0.nats.clone(), self.log.clone(), self.asked.clone());
         match effect {
             Effect::Send(mailbox, event) => mailbox.send(event),
             Effect::Repair { after, to } => {
@@ -245,10 +260,10 @@ impl<K: Served> Task<K> {
                     Work::Reviewed(Box::new(read_log(&nats, &read).await))
                 }));
             }
-            Effect::Lobby(mailbox, command) => self.hub.0.lobby.send(command, &mailbox).await,
+            Effect::Lobby(mailbox, command) => self.hub.0.lobby.send(command, &mailbox, asked).await,
             Effect::Presence(room, command) => self.hub.0.presence.send(room, command).await,
             Effect::Load { chan, last_seq } => {
-                let loading = K::load(nats, self.id.clone(), last_seq);
+                let loading = asked.around(K::load(nats, self.id.clone(), last_seq));
                 self.work.push(Box::pin(async move {
                     let loaded = tokio::time::timeout(limits::LOG_ACK_TIMEOUT, loading).await;
                     Work::Loaded(chan, loaded.unwrap_or_else(|_| Err(Reason::Unavailable.into())))
@@ -256,13 +271,14 @@ impl<K: Served> Task<K> {
             }
             Effect::Publish { chan, serial, entry, message_id } => {
                 observe::MESSAGES.increment(1);
-                self.work.push(Box::pin(async move {
+                self.work.push(Box::pin(asked.around(async move {
                     Work::Acked(chan, serial, publish(&nats, log.log_subject(), entry, message_id).await)
-                }));
+                })));
             }
             Effect::Tell { to, chan, serial, body } => {
                 // In this task, so that what is not logged keeps its order.
-                let publish = tokio::time::timeout(limits::REQUEST_TIMEOUT, nats.publish(log.out_subject(), body));
+                let publish = asked.around(nats.publish(log.out_subject(), body));
+                let publish = tokio::time::timeout(limits::REQUEST_TIMEOUT, publish);
                 let outcome = if nats.is_up() && publish.await.is_ok() {
                     Outcome::Ok("{}".into())
                 } else {
@@ -279,14 +295,14 @@ impl<K: Served> Task<K> {
             }
             Effect::History { to, chan, serial, params } => {
                 let read = history_read(log, params);
-                self.work.push(Box::pin(async move {
+                self.work.push(Box::pin(asked.around(async move {
                     let reading = tokio::time::timeout(limits::LOG_ACK_TIMEOUT, read_log(&nats, &read));
                     let outcome = match reading.await {
                         Ok(reply) => Outcome::Ok(history_json(&reply).into()),
                         Err(_) => Outcome::Refused(Reason::Unavailable.into()),
                     };
                     Work::Answered(to, Event::Done { chan, serial, outcome })
-                }));
+                })));
             }
         }
     }
