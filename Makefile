@@ -30,7 +30,7 @@ test: .needs-cargo .needs-node ## Run all tests
 
 .PHONY: test-long
 test-long: .needs-cargo ## Whatever breaks under traffic, and whatever comes against a live gateway, an hour each, and a rolling restart under 1,000: CHAOS_SECONDS=3600 CHAOS_SEED=… FUZZ_SECONDS=3600 FUZZ_SEED=…
-	cargo build --workspace --bins
+	cargo build --workspace --bins $(TRACES)
 	$(TARGET)/debug/switchboard tools
 	cargo test -p switchboard --test system -- --ignored --nocapture --test-threads 1 for_long
 
