@@ -223,7 +223,8 @@ async fn a_gateway_on_a_nats_server_that_is_cut_off_goes_to_another() {
     let start = Instant::now();
     let [ada, bob] = &mut talkers;
     tokio::join!(ada.talk(15), bob.talk(15));
-    eprintln!("all was said {} ms after the cut", start.elapsed().as_millis());
+    let said = start.elapsed();
+    eprintln!("all was said {} ms after the cut", said.as_millis());
     eventually("gateway 0 is on another server", async || {
         system.gateways[0].1.metric("switchboard_nats_moves_total").await == Some(1)
     })
@@ -240,7 +241,9 @@ async fn a_gateway_on_a_nats_server_that_is_cut_off_goes_to_another() {
         }
     }
     served(&mut system.teacher("t").await, 0..2).await;
-    assert_eq!(system.cut_offs(1).await, 0);
+    // Servers that have lost their leader begin to choose another after 4 to 9 s, and once more if none wins. A gateway
+    // that hears no other one has then no way to know that it is on the larger side.
+    assert!(system.cut_offs(1).await == 0 || said >= CUT_OFF_AFTER, "it was carried all the time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
