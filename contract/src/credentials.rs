@@ -42,6 +42,8 @@ pub struct Files {
     ca: Option<PathBuf>,
     /// What was read last: it counts while a file is being replaced.
     known: Arc<Mutex<Option<Credentials>>>,
+    /// What both held before anything was connected with them.
+    first: Option<Vec<u8>>,
 }
 
 impl Files {
@@ -54,7 +56,10 @@ impl Files {
         let known = known.map_err(|error| UsageError(format!("--nats-creds: {error}")))?;
         ca.map(certificates).transpose().map_err(|error| UsageError(format!("--nats-ca: {error}")))?;
         let own = |path: &Path| path.to_owned();
-        Ok(Files { creds: creds.map(own), ca: ca.map(own), known: Arc::new(Mutex::new(known)) })
+        let known = Arc::new(Mutex::new(known));
+        let mut files = Files { creds: creds.map(own), ca: ca.map(own), known, first: None };
+        files.first = files.content();
+        Ok(files)
     }
 
     /// Options that use them.
@@ -104,7 +109,7 @@ impl Files {
         if self.creds.is_none() && self.ca.is_none() {
             return;
         }
-        let mut used = self.content();
+        let mut used = self.first.clone();
         let mut look = interval(CREDENTIALS_LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refused = false;
@@ -178,4 +183,39 @@ fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
         return Err(CredentialsError::Large(path.to_owned()));
     }
     Ok(content)
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+
+    fn signed(text: &str) -> Result<Auth, UsageError> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        Files::open(Some(file.path()), None).map(|files| files.sign(b"nonce").expect("signed"))
+    }
+
+    #[test]
+    fn a_seed_alone_names_its_key_and_a_credentials_file_has_the_accounts_word_for_it() {
+        let (key, jwt) = (KeyPair::new_user(), "eyJ0eXAiOiJKV1QifQ.eyJzdWIiOiJVIn0.c2ln");
+        let (seed, signature) = (key.seed().expect("a seed"), key.sign(b"nonce").ok());
+        let alone = signed(&format!("{seed}\n")).expect("a key");
+        assert_eq!((alone.nkey, alone.jwt, &alone.signature), (Some(key.public_key()), None, &signature));
+        let creds = format!(
+            "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        let both = signed(&creds).expect("a key");
+        assert_eq!((both.nkey, both.jwt.as_deref(), both.signature), (None, Some(jwt), signature));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_by_the_flags_name() {
+        let account = KeyPair::new_account().seed().expect("a seed");
+        for text in [String::new(), account, "SUAB".to_owned(), "x".repeat(CREDENTIALS_BYTES_MAX + 1)] {
+            assert!(signed(&text).is_err_and(|error| error.0.starts_with("--nats-creds: ")), "{text:.9}");
+        }
+        let nowhere = Some(Path::new("/nowhere"));
+        assert!(Files::open(None, nowhere).is_err_and(|error| error.0.starts_with("--nats-ca: ")));
+    }
 }

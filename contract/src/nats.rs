@@ -1,40 +1,33 @@
 //! The connection to NATS: connecting, knowing whether it is up, and requests with a deadline.
 
+mod events;
+
 use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use async_nats::{
-    Client, ConnectError, ConnectOptions, Event, HeaderMap, HeaderValue, Message, ReconnectToServer, ServerAddr,
-    ServerError, Subscriber,
+    Client, ConnectError, ConnectOptions, HeaderMap, HeaderValue, Message, ReconnectToServer, ServerAddr, Subscriber,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::events::Teller;
 use crate::ack::{Outcome, Refusals};
 use crate::credentials::Files;
 use crate::limits::{CARRIED_PATIENCE, START_TIMEOUT};
 use crate::names::{self, Incarnation};
-use crate::process::{CommonArgs, UsageError};
+use crate::process::{CommonArgs, UsageError, without_password};
 use crate::requests::{self, Requests};
 use crate::trace::Span;
 
 /// Versions of nats-server below this one silently ignore headers that fencing needs.
 const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
 
-const SLOW_CONSUMER: &str = "switchboard_nats_slow_consumer_total";
-const DENIED: &str = "switchboard_nats_permission_violations_total";
 const MOVES: &str = "switchboard_nats_moves_total";
-const CONNECTED: &str = "switchboard_nats_connected";
-const RECONNECTS: &str = "switchboard_nats_reconnects_total";
 const TIMEOUTS: &str = "switchboard_nats_request_timeouts_total";
-
-/// So nats-server begins to say that a user may not do something.
-const DENIED_WORDS: &str = "Permissions Violation";
-/// From one such line in the log to the next.
-const DENIED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A connection to NATS. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -78,9 +71,8 @@ impl Nats {
     /// # Errors
     /// If there is no server in that time, the credentials are refused, or the server is too old.
     pub async fn connect(args: &CommonArgs, service: &str, incarnation: &Incarnation) -> anyhow::Result<Nats> {
-        let servers = servers(&args.nats_url)?;
-        let ((up, link), (overflowed, overflows)) = (watch::channel(0), watch::channel(0));
-        let teller = Arc::new(Teller { up, overflowed, denied: Mutex::default() });
+        let (servers, url) = (servers(&args.nats_url)?, without_password(&args.nats_url));
+        let (teller, link, overflows) = Teller::new();
         let files = Files::open(args.nats_creds.as_deref(), args.nats_ca.as_deref())?;
         let options = files
             .options()
@@ -106,19 +98,17 @@ impl Nats {
                 teller.note(&event);
                 ready(())
             });
-        let client =
-            options.connect(&servers[..]).await.with_context(|| format!("cannot connect to {}", args.nats_url))?;
+        let client = options.connect(&servers[..]).await.with_context(|| format!("cannot connect to {url}"))?;
         let mut first = link.clone();
         let connecting = tokio::time::timeout(START_TIMEOUT, first.wait_for(|n| n % 2 == 1));
         let connected = matches!(connecting.await, Ok(Ok(_)));
         if !connected {
-            bail!("no NATS server at {} for {} s", args.nats_url, START_TIMEOUT.as_secs());
+            bail!("no NATS server at {url} for {} s", START_TIMEOUT.as_secs());
         }
         let info = client.server_info();
         if !client.is_server_compatible(SERVER_MIN.0, SERVER_MIN.1, SERVER_MIN.2) {
             bail!(
-                "nats-server at {} is {}; at least {}.{} is needed, an older one ignores what keeps the lobby safe",
-                args.nats_url,
+                "nats-server at {url} is {}; at least {}.{} is needed, an older one ignores what keeps the lobby safe",
                 info.version,
                 SERVER_MIN.0,
                 SERVER_MIN.1
@@ -372,72 +362,13 @@ pub struct Stored {
 
 /// Says what is counted here.
 pub(crate) fn describe() {
-    metrics::describe_counter!(SLOW_CONSUMER, "Subscriptions that overflowed, once for each message lost.");
     requests::describe();
-    metrics::describe_counter!(DENIED, "What NATS did not permit to this service's user: a wrong configuration.");
+    events::describe();
     metrics::describe_counter!(MOVES, "Moves to another NATS server, where one stored nothing.");
-    metrics::describe_gauge!(CONNECTED, "1 while the connection to NATS is up, else 0.");
-    metrics::describe_counter!(RECONNECTS, "Times that the connection to NATS was up again after it was lost.");
     metrics::describe_counter!(
         TIMEOUTS,
         "Requests to NATS that had no answer in time, by verb; of a probe, that means that somebody is there."
     );
-    metrics::gauge!(CONNECTED).set(0.0);
-    metrics::counter!(RECONNECTS).increment(0);
-}
-
-/// What the connection tells of itself.
-#[derive(Debug)]
-struct Teller {
-    up: watch::Sender<u64>,
-    overflowed: watch::Sender<u64>,
-    /// When the log last had that something is not permitted.
-    denied: Mutex<Option<Instant>>,
-}
-
-impl Teller {
-    fn note(&self, event: &Event) {
-        let connected = match event {
-            Event::Connected => true,
-            Event::Disconnected | Event::Closed => false,
-            Event::SlowConsumer(subscription) => {
-                metrics::counter!(SLOW_CONSUMER).increment(1);
-                tracing::warn!(subscription, "a subscription overflowed");
-                self.overflowed.send_modify(|n| *n += 1);
-                return;
-            }
-            Event::ServerError(ServerError::Other(error)) if error.contains(DENIED_WORDS) => {
-                metrics::counter!(DENIED).increment(1);
-                self.denied(error, Instant::now());
-                return;
-            }
-            other @ (Event::LameDuckMode | Event::Draining | Event::ServerError(_) | Event::ClientError(_)) => {
-                tracing::debug!(event = %other, "NATS");
-                return;
-            }
-        };
-        self.up.send_if_modified(|n| {
-            let was = *n % 2 == 1;
-            if was != connected {
-                *n += 1;
-                metrics::gauge!(CONNECTED).set(f64::from(u8::from(connected)));
-                metrics::counter!(RECONNECTS).increment(u64::from(connected && *n > 1));
-                tracing::info!(up = connected, "NATS connection");
-            }
-            was != connected
-        });
-    }
-
-    /// Where permissions are wrong that is each message: the log has it now and then.
-    fn denied(&self, error: &str, now: Instant) {
-        let mut last = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| now.duration_since(last) >= DENIED_INTERVAL) {
-            *last = Some(now);
-            tracing::warn!(error, "NATS does not permit it to this service's user");
-        } else {
-            tracing::debug!(error, "NATS does not permit it to this service's user");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -449,24 +380,6 @@ mod tests {
         assert_eq!(servers("nats://a:1, tls://b:2,").map(|servers| servers.len()).ok(), Some(2));
         for wrong in ["", " ,", "nats://a:port", "http://a:1"] {
             assert!(servers(wrong).is_err_and(|error| error.0.starts_with("--nats-url: ")), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn losses_and_returns_and_overflows_are_counted() {
-        let ((up, link), (overflowed, overflows)) = (watch::channel(0), watch::channel(0));
-        let teller = Teller { up, overflowed, denied: Mutex::default() };
-        for (event, seen) in [
-            (Event::Connected, (1, 0)),
-            (Event::Connected, (1, 0)),
-            (Event::SlowConsumer(7), (1, 1)),
-            (Event::SlowConsumer(7), (1, 2)),
-            (Event::LameDuckMode, (1, 2)),
-            (Event::Disconnected, (2, 2)),
-            (Event::Connected, (3, 2)),
-        ] {
-            teller.note(&event);
-            assert_eq!((*link.borrow(), *overflows.borrow()), seen, "{event}");
         }
     }
 }

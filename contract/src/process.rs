@@ -35,7 +35,7 @@ pub fn seconds(least: u64) -> RangedU64ValueParser<u64> {
 
 /// Reads a number that is this at least.
 pub fn number(least: u64) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(least..=1 << 48)
+    RangedU64ValueParser::new().range(least..)
 }
 
 /// Flags of every service. Each is also an environment variable, `SWITCHBOARD_<FLAG>`.
@@ -44,11 +44,12 @@ pub struct CommonArgs {
     /// NATS servers, separated by commas.
     #[arg(long, env = "SWITCHBOARD_NATS_URL", default_value = "nats://127.0.0.1:4222")]
     pub nats_url: String,
-    /// File with what NATS knows this service by: credentials (.creds), or the seed of an nkey alone. Read again when it
-    /// has changed: the service connects anew, and no client notices.
+    /// File with what NATS knows this service by: credentials (.creds), or the seed of an nkey alone. Read again when
+    /// it has changed: the service connects anew, and no client notices.
     #[arg(long, env = "SWITCHBOARD_NATS_CREDS", value_name = "FILE")]
     pub nats_creds: Option<PathBuf>,
-    /// File with the CA of the NATS servers' certificates (PEM). With it TLS is required. Read again when it has changed.
+    /// File with the CA of the NATS servers' certificates (PEM). With it TLS is required. Read again when it has
+    /// changed.
     #[arg(long, env = "SWITCHBOARD_NATS_CA", value_name = "FILE")]
     pub nats_ca: Option<PathBuf>,
     /// Replicas of the streams and buckets that this service makes.
@@ -153,8 +154,8 @@ fn effective(command: &Command, matches: &ArgMatches) -> String {
     flags.join(" ")
 }
 
-/// A URL may have a user and a password in it.
-pub(crate) fn without_password(value: &str) -> String {
+/// URLs, separated by commas, without the user and the password that each may have in it: for logs and errors.
+pub fn without_password(value: &str) -> String {
     let hide = |url: &str| match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
     {
         Some((scheme, (_, host))) => format!("{scheme}://(hidden)@{host}"),

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use switchboard_contract::credentials::Files;
+use switchboard_contract::process::without_password;
 
 /// The folder of everything that the tool keeps, below the project's root.
 pub const FOLDER: &str = ".switchboard";
@@ -185,7 +186,10 @@ pub async fn connect(url: &str, creds: Option<&Path>, ca: Option<&Path>, name: &
     let options = Files::open(creds, ca)?.options();
     let options = options.name(name).custom_inbox_prefix("_INBOX.operator").connection_timeout(CONNECT_TIMEOUT);
     let servers: Vec<&str> = url.split(',').map(str::trim).collect();
-    options.connect(servers).await.with_context(|| format!("no NATS server lets this tool in at {url}"))
+    options
+        .connect(servers)
+        .await
+        .with_context(|| format!("no NATS server lets this tool in at {}", without_password(url)))
 }
 
 #[cfg(test)]

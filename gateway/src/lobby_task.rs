@@ -46,7 +46,8 @@ pub struct View {
 }
 
 impl LobbyHandle {
-    /// Tells the lobby, as a part of `asked`; what comes back goes to `mailbox`. Waits while [`limits::LOBBY_COMMANDS_MAX`] others do.
+    /// Tells the lobby, as a part of `asked`; what comes back goes to `mailbox`. Waits while
+    /// [`limits::LOBBY_COMMANDS_MAX`] others do.
     pub async fn send(&self, command: LobbyCommand, mailbox: &Mailbox, asked: Span) {
         // The task ends with the process: then nobody waits for an answer either.
         observe::queue(&self.commands, "lobby_commands");

@@ -303,8 +303,8 @@ async fn within_deadline(events: &Events, write: impl Future<Output = Result<(),
     }
 }
 
-/// Reads a socket more slowly that sends more than [`limits::FRAMES_PER_SECOND_MAX`], or more than is being done: so what
-/// comes in a burst waits with the client, where nothing is refused.
+/// Reads a socket more slowly that sends more than [`limits::FRAMES_PER_SECOND_MAX`], or more than is being done: so
+/// what comes in a burst waits with the client, where nothing is refused.
 struct Flow {
     since: Instant,
     frames: u32,

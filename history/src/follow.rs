@@ -71,18 +71,7 @@ impl What {
 
 /// Feeds the stream into `feed` until nobody takes it any more.
 pub(crate) async fn follow(nats: Nats, replicas: u8, what: What, feed: mpsc::Sender<Fed>) {
-    let mut follower = Follower {
-        nats,
-        replicas,
-        what,
-        feed,
-        next: 0,
-        last: 0,
-        empty: false,
-        next_before: 0,
-        target: None,
-        caught_up: false,
-    };
+    let mut follower = Follower::new(nats, replicas, what, feed);
     loop {
         match follower.follow().await {
             Ok(()) if follower.feed.is_closed() => return,
@@ -116,6 +105,11 @@ struct Follower {
 }
 
 impl Follower {
+    fn new(nats: Nats, replicas: u8, what: What, feed: mpsc::Sender<Fed>) -> Self {
+        let (next, last, next_before) = (0, 0, 0);
+        Follower { nats, replicas, what, feed, next, last, empty: false, next_before, target: None, caught_up: false }
+    }
+
     /// Follows the stream for as long as this connection lasts.
     async fn follow(&mut self) -> anyhow::Result<()> {
         let mut link = self.nats.link();
@@ -222,8 +216,8 @@ impl Follower {
         Ok(anew)
     }
 
-    /// Whether the stream has nothing more: what it had at its end is deleted, if there was something. A consumer that has
-    /// nothing to bring says so only of the replica that it is on, which may lag behind.
+    /// Whether the stream has nothing more: what it had at its end is deleted, if there was something. A consumer that
+    /// has nothing to bring says so only of the replica that it is on, which may lag behind.
     async fn ends(&self) -> anyhow::Result<bool> {
         if self.empty || self.last < self.next {
             return Ok(true);
@@ -244,5 +238,46 @@ impl Follower {
     async fn say(&self, fed: Fed) {
         // A reader that is gone is noticed by the loop.
         let _ = self.feed.send(fed).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard_contract::names::{ChatId, Incarnation, LogName};
+    use switchboard_contract::testing::NatsServer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_stream_ends_where_its_leader_says_so_and_not_where_a_consumer_has_nothing() {
+        let Some(server) = NatsServer::start().await else { return };
+        let nats = Nats::connect(&server.common_args(), "test", &Incarnation::new()).await.expect("a connection");
+        let what = What::Log(limits::LOG_AGE_MAX);
+        what.ensure(&nats, 1).await.expect("a stream");
+        let context = jetstream::new(nats.client.clone());
+        let subject = LogName::Chat(ChatId::new("a-1").expect("an id")).log_subject();
+        let mut seqs = Vec::new();
+        for _ in 0..2 {
+            let stored = context.publish(subject.clone(), "{}".into()).await.expect("sent").await.expect("stored");
+            seqs.push(stored.sequence);
+        }
+        let (feed, _fed) = mpsc::channel(limits::HISTORY_CHUNKS_MAX);
+        let mut follower = Follower::new(nats, 1, what, feed);
+        let stream = context.get_stream_no_info(what.stream()).await.expect("the stream");
+        for (next, ends) in [(0, false), (seqs[0], false), (seqs[1], false), (seqs[1] + 1, true)] {
+            follower.next = next;
+            assert!(!follower.look(&stream).await.expect("what it holds"));
+            assert_eq!(follower.ends().await.expect("an answer"), ends, "{next}");
+        }
+        // What it had at its end is deleted, and what stands before is there.
+        stream.delete_message(seqs[1]).await.expect("deleted");
+        for (next, ends) in [(seqs[0], false), (seqs[1], true)] {
+            follower.next = next;
+            assert_eq!(follower.ends().await.expect("an answer"), ends, "{next}, one deleted");
+        }
+        stream.purge().await.expect("empty");
+        follower.next = 0;
+        follower.look(&stream).await.expect("what it holds");
+        assert!(follower.ends().await.expect("an answer"), "nothing is there");
     }
 }

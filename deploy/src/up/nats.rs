@@ -91,9 +91,8 @@ impl Servers {
     /// If that cannot be done.
     pub(super) fn prepare(&self) -> anyhow::Result<()> {
         for Config { path, text, store } in &self.configs {
-            std::fs::create_dir_all(store).with_context(|| format!("cannot make {}", store.display()))?;
-            if let Some(Folder(users)) = &self.credentials {
-                std::fs::create_dir_all(users).with_context(|| format!("cannot make {}", users.display()))?;
+            for folder in [store, path.parent().context("a file lies in a folder")?] {
+                std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
             }
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }

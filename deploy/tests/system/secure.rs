@@ -101,16 +101,19 @@ impl Secured {
         (options.connect(servers).await.expect("it is let in"), denied)
     }
 
-    /// What NATS has refused to the services so far.
-    async fn violations(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+    /// How often NATS has refused something to each service so far, as it says itself.
+    async fn violations(&self) -> Vec<(String, Option<u64>)> {
+        let mut refused = Vec::new();
         for process in self.place.run_file().expect("it runs").processes {
-            let path = if process.kind() == "nats" { continue } else { "/metrics" };
-            let (_, metrics) = admin::ask(process.admin.expect("a port"), path, DEADLINE).await.expect("its metrics");
-            let found = metrics.lines().filter(|line| line.starts_with(VIOLATIONS));
-            lines.extend(found.map(|line| format!("{}: {line}", process.name)));
+            if process.kind() == "nats" {
+                continue;
+            }
+            let admin = process.admin.expect("a port");
+            let (_, metrics) = admin::ask(admin, "/metrics", DEADLINE).await.expect("its metrics");
+            let count = metrics.lines().find_map(|line| line.strip_prefix(VIOLATIONS)?.trim().parse().ok());
+            refused.push((process.name, count));
         }
-        lines
+        refused
     }
 
     async fn load(&self, kind: &str, flags: &[&str]) {
@@ -145,7 +148,8 @@ async fn each_user_may_do_what_its_service_does_and_nothing_else() {
     let Some(system) = Secured::up().await else { return };
     system.load("lobby", &["--students", "30", "--teachers", "5", "--messages", "5"]).await;
     system.load("rooms", &["--rooms", "3", "--members", "4", "--seconds", "3", "--churn", "1000"]).await;
-    assert_eq!(system.violations().await, Vec::<String>::new());
+    let refused = system.violations().await;
+    assert!(refused.len() == 6 && refused.iter().all(|(_, count)| *count == Some(0)), "{refused:?}");
     let status = system.place.switchboard(&["status"]).output().await.expect("it runs");
     assert!(status.status.success() && String::from_utf8_lossy(&status.stdout).contains(" leads"), "{status:?}");
 

@@ -51,44 +51,45 @@ fn options(help: &str) -> Vec<(String, String)> {
     options
 }
 
-#[test]
-fn each_option_is_an_environment_variable_of_its_name_and_help_says_so() {
+/// The settings of all services: the service, the flag, and what `--help` says of it.
+fn settings() -> Vec<(&'static str, String, String)> {
+    let mut settings = Vec::new();
     for name in SERVICES {
         let mut command = service(name);
         command.arg("--help");
         let (code, help) = run(command);
         assert_eq!(code, Some(0), "{help}");
-        let options = options(&help);
-        assert!(options.len() >= 12, "{name}: {options:?}");
-        for (flag, text) in options {
-            if NO_SETTINGS.contains(&&*flag) {
-                continue;
-            }
-            let variable = format!("[env: SWITCHBOARD_{}", flag[2..].to_uppercase().replace('-', "_"));
-            assert!(text.contains(&format!("{variable}=")) || text.contains(&format!("{variable}]")), "{name}: {text}");
-        }
+        let own = options(&help).into_iter().filter(|(flag, _)| !NO_SETTINGS.contains(&&**flag));
+        let before = settings.len();
+        settings.extend(own.map(|(flag, text)| (name, flag, text)));
+        assert!(settings.len() >= before + 12, "{name}: {help}");
+    }
+    settings
+}
+
+fn variable(flag: &str) -> String {
+    format!("SWITCHBOARD_{}", flag[2..].to_uppercase().replace('-', "_"))
+}
+
+#[test]
+fn each_option_is_an_environment_variable_of_its_name_and_help_says_so() {
+    for (name, flag, text) in settings() {
+        let shown = format!("[env: {}", variable(&flag));
+        assert!(text.contains(&format!("{shown}=")) || text.contains(&format!("{shown}]")), "{name}: {text}");
     }
 }
 
 #[test]
 fn a_value_that_cannot_be_ends_the_start_with_2_and_names_the_flag() {
-    for name in SERVICES {
+    for (name, flag, text) in settings().iter().filter(|(_, flag, _)| !ANY_TEXT.contains(&&**flag)) {
         let mut command = service(name);
-        command.arg("--help");
-        let (_, help) = run(command);
-        for (flag, text) in options(&help) {
-            if NO_SETTINGS.contains(&&*flag) || ANY_TEXT.contains(&&*flag) {
-                continue;
-            }
-            let mut command = service(name);
-            command.env(format!("SWITCHBOARD_{}", flag[2..].to_uppercase().replace('-', "_")), "what://?");
-            if name == SERVICES[0] && flag != "--auth" {
-                command.args(["--auth", "open"]);
-            }
-            let (code, said) = run(command);
-            assert_eq!(code, Some(2), "{name} {flag}: {said}\n{text}");
-            assert!(said.contains(&flag), "{name} {flag}: {said}");
+        command.env(variable(flag), "what://?");
+        if *name == SERVICES[0] && flag != "--auth" {
+            command.args(["--auth", "open"]);
         }
+        let (code, said) = run(command);
+        assert_eq!(code, Some(2), "{name} {flag}: {said}\n{text}");
+        assert!(said.contains(flag), "{name} {flag}: {said}");
     }
 }
 

@@ -1,9 +1,10 @@
 //! `switchboard load lobby --kill`: the lobby's run while processes are killed.
 //!
 //! `orders` say what is killed and when, `killer` kills, `pause` stops, `fencing` counts what it led to, `takeover` how
-//! long clients waited, `peak` how many came back at once; `strikes` holds these together, for the run of rooms too. The run of feeds has a striker of
-//! its own, and takes what it needs of `killer` and `pause`. `life` plays a user on one socket after the other, `player`
-//! and `talk` decide what it asks for, `judge` says whether what all of them saw can be. The run's phases are `lobby`'s.
+//! long clients waited, `peak` how many came back at once; `strikes` holds these together, for the run of rooms too. The
+//! run of feeds has a striker of its own, and takes what it needs of `killer` and `pause`. `life` plays a user on one
+//! socket after the other, `player` and `talk` decide what it asks for, `judge` says whether what all of them saw can
+//! be. The run's phases are `lobby`'s.
 
 pub(super) mod backoff;
 mod fencing;
