@@ -345,7 +345,7 @@ def run(version, commit):
             eventually(f"{admin[service]}/health/ready", *boxes.values())
         # Through NATS to the matcher and back.
         eventually(f"http://127.0.0.1:{clients}/", *boxes.values())
-        told = f'switchboard_build_info{{version="{version}",commit="{commit}"}} 1'
+        told = f'switchboard_build_info{{component="gateway",version="{version}",commit="{commit}"}} 1'
         if told not in get(f"{admin['gateway']}/metrics")[1]:
             raise Wrong(f"the metrics do not say {told}")
         say("all three are live and ready with a read-only root, and the gateway answers clients")
