@@ -90,9 +90,8 @@ impl Log {
         self.entries.range(from..).take_while(move |entry| entry.seq < before)
     }
 
-    /// How many stand from this one to that one, inclusive.
-    pub(super) fn count(&self, from: u64, to: u64) -> usize {
-        let at = |seq: u64| self.place(seq).unwrap_or_else(|at| at);
-        at(to.saturating_add(1)).saturating_sub(at(from))
+    /// What stands from this one on.
+    pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.place(seq).unwrap_or_else(|at| at)..)
     }
 }

@@ -24,8 +24,9 @@ use seat::{Fate, Seat};
 
 /// After the last change all lists are the same within this time: a gateway that has died is off them after 6 s.
 pub(in crate::load) const QUIET: Duration = Duration::from_secs(7);
-/// What was logged before a gap was shown is known after this time.
-const GAP_JUDGED_AFTER: Duration = Duration::from_millis(250);
+/// What was logged before a gap was shown is known after this time: twice what the slowest answers took on a machine
+/// that had other work.
+const GAP_JUDGED_AFTER: Duration = Duration::from_secs(1);
 
 /// A gap that is still to be judged.
 #[derive(Debug)]
@@ -303,10 +304,12 @@ impl Room {
         self.compared
     }
 
-    /// The last `LOG_MESSAGES_MAX` are kept: what a gap leaves out must stand before them.
+    /// The last `LOG_MESSAGES_MAX` are kept: what a gap leaves out must stand before them. Of those only that had been
+    /// sent when it was shown: later ones push nothing out.
     fn judge(&self, gap: &Gap) -> Result<(), Violation> {
-        let Gap { member, from, to, .. } = *gap;
-        let behind = self.log.count(from, self.log.last());
+        let Gap { member, from, to, at } = *gap;
+        let was_sent = |said: Said| self.seats[usize::from(said.by)].sent_at(said.n).is_none_or(|sent| sent <= at);
+        let behind = self.log.from(from).filter(|entry| was_sent(entry.said)).count();
         if behind <= LOG_MESSAGES_MAX && from > self.log.floor() {
             return Err(self.broken(member, Broken::Gap { from, to, behind, kept: LOG_MESSAGES_MAX }));
         }

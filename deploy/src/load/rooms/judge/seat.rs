@@ -82,6 +82,12 @@ impl Seat {
         self.sent.get_mut(usize::try_from(at).ok()?)
     }
 
+    /// When it sent its `n`th message; `None`: so long ago that it is forgotten.
+    pub(super) fn sent_at(&self, n: u32) -> Option<Duration> {
+        let at = n.checked_sub(self.first)?;
+        self.sent.get(usize::try_from(at).ok()?).map(|sent| sent.at)
+    }
+
     /// Whether its `n`th message was sent so long ago that it is forgotten.
     pub(super) fn forgot(&self, n: u32) -> bool {
         n < self.first

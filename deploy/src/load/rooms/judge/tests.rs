@@ -276,6 +276,28 @@ fn a_gap_follows_a_join_that_says_so_and_excuses_its_range_alone() {
 }
 
 #[test]
+fn a_gap_is_judged_by_what_had_been_sent_when_it_was_shown() {
+    for (before, late, rightful) in [(99, 2, true), (99, 1, false), (100, 0, false), (101, 0, true)] {
+        let mut story = Story::new();
+        story.gone(2);
+        story.talk(before, &[1]);
+        // Stored, and answered only after the gap was shown.
+        (before..before + late).for_each(|n| story.sends(0, n));
+        story.joins(2, 10 + u64::from(before + late), false).unwrap();
+        story.gap(2, 11, 11, false).unwrap();
+        // What is sent now pushes nothing out that was asked for before.
+        (before + late..before + 50).for_each(|n| story.sends(0, n));
+        for n in before..before + 50 {
+            story.acked(0, n, 11 + u64::from(n)).unwrap();
+        }
+        story.now += GAP_JUDGED_AFTER;
+        let now = story.at();
+        let judged = story.room.look(now);
+        assert_eq!(judged.is_ok(), rightful, "{before} {late}: {judged:?}");
+    }
+}
+
+#[test]
 fn a_gap_over_what_is_kept_is_none() {
     let mut story = Story::new();
     story.gone(2);
