@@ -84,8 +84,9 @@ fn a_value_that_cannot_be_ends_the_start_with_2_and_names_the_flag() {
     for (name, flag, text) in settings().iter().filter(|(_, flag, _)| !ANY_TEXT.contains(&&**flag)) {
         let mut command = service(name);
         command.env(variable(flag), "what://?");
-        if *name == SERVICES[0] && flag != "--auth" {
-            command.args(["--auth", "open"]);
+        let others = if *name == SERVICES[0] { &[("--auth", "open"), ("--listen", "127.0.0.1:0")][..] } else { &[] };
+        for (other, value) in others.iter().filter(|(other, _)| other != flag) {
+            command.args([other, value]);
         }
         let (code, said) = run(command);
         assert_eq!(code, Some(2), "{name} {flag}: {said}\n{text}");
