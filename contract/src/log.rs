@@ -89,6 +89,10 @@ pub struct Read {
     /// last sequence, asked of the stream's leader.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,
+    /// Answer only with everything up to here: the `last_seq` of a reply that this one goes on from. What a replica has
+    /// applied, the stream's leader may still have to: `fresh` alone could then bring less than there was before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reach: u64,
     /// Only messages with a larger sequence. Together with `oldest_first`: page on from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
@@ -110,6 +114,10 @@ pub struct Read {
     pub judge: Option<u64>,
 }
 
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 impl Read {
     /// Of the newest messages, as many as fit, as far as whoever is asked has them.
     pub fn of(log: LogName) -> Read {
@@ -117,6 +125,7 @@ impl Read {
             v: V1,
             log,
             fresh: false,
+            reach: 0,
             after: None,
             before: None,
             limit: None,

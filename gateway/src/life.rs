@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use switchboard_contract::ack::Outcome;
 use switchboard_contract::limits;
-use switchboard_contract::log::{Entry, Read, ReadReply};
+use switchboard_contract::log::{Entry, Message, Read, ReadReply};
 use switchboard_contract::names::{self, LogName, ROOMS_STREAM, RoomId};
 use switchboard_contract::nats::{Nats, RequestError, header};
 use switchboard_contract::reason::Reason;
@@ -174,7 +174,8 @@ async fn serve(
     let (mut replay, mut dropped_to) = (Vec::new(), reply.dropped_to);
     if let Some(asked) = asked.filter(|asked| *asked < last_seq) {
         let read = Read { states: true, ..history_read(log, HistoryParams::default()) };
-        let lost_to = read_on(nats, read, asked, |message| replay.push((message.seq, Fact::kept(message)))).await?;
+        let take = |message: &Message<'_>| replay.push((message.seq, Fact::kept(message)));
+        let lost_to = read_on(nats, read, asked, last_seq, take).await?;
         dropped_to = dropped_to.max(lost_to);
     }
     let view = reply.room.unwrap_or_else(|| RoomView { since: record.since, ..no_room() });

@@ -30,7 +30,7 @@ pub(crate) async fn load(nats: &Nats, chat: ChatId, last_seq: Option<u64>) -> Re
     let (record, mut log) = tokio::join!(read_record(nats, chat), read_log(nats, &read));
     let mut replay = Vec::new();
     if let Some(last_seq) = last_seq.filter(|last_seq| *last_seq < log.said) {
-        let lost_to = read_on(nats, read, last_seq, |message| {
+        let lost_to = read_on(nats, read, last_seq, log.last_seq, |message| {
             if let Some(role) = message.from.as_ref().and_then(|from| from.role) {
                 replay.push((message.seq, role, message.payload.to_owned()));
             }
@@ -41,14 +41,16 @@ pub(crate) async fn load(nats: &Nats, chat: ChatId, last_seq: Option<u64>) -> Re
     Ok(Loaded { record: record?, log, replay })
 }
 
-/// Reads what a log has behind `after`, page by page. Up to where that was dropped before it could be read; 0: nothing.
+/// Reads what a log has behind `after`, page by page, up to `reach` at least: that is what an earlier reply had, perhaps
+/// of another replica. Up to where that was dropped before it could be read; 0: nothing.
 pub(crate) async fn read_on(
     nats: &Nats,
     read: Read,
     after: u64,
+    reach: u64,
     mut take: impl FnMut(&Message<'_>),
 ) -> Result<u64, Refusal> {
-    let mut page = Read { after: Some(after), limit: None, oldest_first: true, ..read };
+    let mut page = Read { after: Some(after), reach, limit: None, oldest_first: true, ..read };
     let mut lost_to = 0;
     loop {
         let reply = read_log(nats, &page).await;
@@ -194,5 +196,50 @@ pub(crate) async fn ask<A: DeserializeOwned>(
             tracing::debug!(%error, subject, "history did not answer");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures_util::StreamExt as _;
+    use serde_json::value::RawValue;
+    use switchboard_contract::names::Incarnation;
+    use switchboard_contract::testing::NatsServer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_page_has_to_reach_what_was_answered_before() {
+        let Some(server) = NatsServer::start().await else { return };
+        let history = server.client().await;
+        let mut asked = history.subscribe(names::HISTORY_READ).await.expect("a subscription");
+        history.flush().await.expect("the server has it");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let answering = tokio::spawn({
+            let seen = seen.clone();
+            async move {
+                while let Some(request) = asked.next().await {
+                    let read: Read = wire::decode("read", &request.payload).expect("a read");
+                    let seq = read.after.unwrap_or(0) + 1;
+                    seen.lock().expect("not poisoned").push((read.fresh, read.reach, seq));
+                    let message = format!(r#"[{{"seq":{seq},"id":"i","at":"","event":"e","payload":{{}}}}]"#);
+                    let messages = RawValue::from_string(message).expect("JSON");
+                    let reply = ReadReply { last_seq: 9, messages, complete: seq == 9, ..ReadReply::default() };
+                    history
+                        .publish(request.reply.expect("it wants an answer"), wire::encode(&reply))
+                        .await
+                        .expect("up");
+                }
+            }
+        });
+        let nats = Nats::connect(&server.common_args(), "test", &Incarnation::new()).await.expect("a connection");
+        let read = history_read(LogName::Chat(ChatId::new("a-1").expect("an id")), HistoryParams::default());
+        let mut taken = Vec::new();
+        let lost_to = read_on(&nats, read, 6, 9, |message| taken.push(message.seq)).await;
+        assert_eq!((lost_to, taken), (Ok(0), vec![7, 8, 9]));
+        assert_eq!(*seen.lock().expect("not poisoned"), [(true, 9, 7), (true, 9, 8), (true, 9, 9)]);
+        answering.abort();
     }
 }

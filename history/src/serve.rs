@@ -197,7 +197,7 @@ impl Server {
 
     async fn learned(&mut self, mut asked: Asked, learned: Result<u64, RequestError>) {
         asked.last_seq = learned.ok();
-        match learned {
+        match learned.map(|seq| seq.max(asked.read.reach)) {
             Ok(seq) if seq <= self.logs.applied() => self.answer(asked).await,
             Ok(seq) => {
                 metrics::observe_fresh_wait();

@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use serde_json::value::RawValue;
 use switchboard_contract::limits::READ_TIMEOUT;
 use switchboard_contract::lobby::{ChatEnd, ChatEvent, Role};
-use switchboard_contract::log::{Behind, Entry, ReadReply, Seen, Sender};
+use switchboard_contract::log::{Behind, Entry, Read, ReadReply, Seen, Sender};
 use switchboard_contract::names::{ChatId, HISTORY_BEHIND, HISTORY_READ, LOG_SUBJECTS, LogName, ROOMS_STREAM, UserId};
 use switchboard_contract::testing::{NatsServer, eventually};
 use switchboard_contract::wire::{self, V1};
@@ -51,6 +51,30 @@ async fn what_was_acknowledged_before_a_fresh_read_is_in_its_answer() {
         let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("switchboard_history_{name} ")));
         assert!(line.is_some_and(|n| n.parse::<f64>().unwrap() >= f64::from(least)), "{name}: {line:?}");
     }
+    service.stop().await;
+}
+
+/// What one replica has answered, another one has as well before it answers the next page: the stream's leader, which
+/// tells either how far to wait, may have applied less than the first one had.
+#[tokio::test]
+async fn a_read_that_goes_on_from_another_reaches_as_far() {
+    let Some(server) = NatsServer::start().await else { return };
+    let service = Service::start(&server).await;
+    let client = server.client().await;
+    let context = jetstream::new(client.clone());
+    let log = chat("a.b");
+    let seq = publish(&context, &log, "student:send", "1").await;
+    let reading = tokio::spawn({
+        let (client, on) = (client.clone(), Read { reach: seq + 1, ..fresh(&log) });
+        async move { read(&client, &on).await }
+    });
+    for _ in 0..20 {
+        assert_eq!(read(&client, &fresh(&log)).await.expect("an answer").last_seq, seq);
+    }
+    assert!(!reading.is_finished(), "it was answered without what it has to reach");
+    assert_eq!(publish(&context, &log, "student:send", "2").await, seq + 1);
+    let reply = reading.await.expect("no panic").expect("an answer");
+    assert_eq!((reply.last_seq, seqs(&reply)), (seq + 1, vec![seq, seq + 1]));
     service.stop().await;
 }
 
