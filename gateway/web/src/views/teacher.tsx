@@ -24,6 +24,7 @@ export function Teacher() {
   }
   return (
     <div class="desk">
+      <h1 class="unseen">Your chats</h1>
       <Desk />
       <Lost>Your chats are kept for some seconds, and this page finds back to them by itself.</Lost>
       {teacher.chats.length > 0 && <Tabs />}
