@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Builds the three images without any registry of images, and runs them: `make images`.
 
-buildah builds the very Dockerfile, with chroot isolation. Its builder's image is an empty folder into which this
-machine's own compiler, Rust toolchain and downloaded crates are mounted; its base image is this machine's own libc,
-libgcc_s and CA certificates, and nothing else. So what is tested is the Dockerfile and what comes out of it, and not
-the public images that it names by default.
+buildah builds the very Dockerfile, with chroot isolation. The image of its builders is an empty folder into which this
+machine's own compiler, Rust toolchain, Node and what cargo and npm have downloaded are mounted; its base image is this
+machine's own libc, libgcc_s and CA certificates, and nothing else. So what is tested is the Dockerfile and what comes
+out of it, and not the public images that it names by default.
 
 runc then runs all three as the images say (user 65532), with a read-only root, without capabilities and with nothing
 to write to, before a nats-server, and looks at the gateway from outside. Everything is kept below .switchboard/images.
@@ -36,8 +36,9 @@ USER = 65532
 # What distroless/cc has of glibc and gcc.
 LIBRARIES = ("libc.so.6", "libm.so.6", "libgcc_s.so.1")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-# Where the compiler of this machine is; the links in the root (/bin, /lib) are made in the builder's image.
-COMPILER = ("usr/bin", "usr/lib", "usr/lib64", "usr/include", "usr/libexec", "etc/alternatives")
+# Where the compiler of this machine is, and npm if it is Debian's; the links in the root (/bin, /lib) are made in the
+# builders' image.
+TOOLS = ("usr/bin", "usr/lib", "usr/lib64", "usr/include", "usr/libexec", "usr/share/nodejs", "etc/alternatives")
 STARTS_WITHIN = 60.0
 # A drain: 0.5 s unready, 2 s over which sockets are closed, at most 15 s more.
 STOPS_WITHIN = 20.0
@@ -67,6 +68,21 @@ def nats_server():
     return shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:{ROOT / '.switchboard/tools'}")
 
 
+def node():
+    """This machine's Node, without links; None where there is none that is new enough, or no npm."""
+    found = shutil.which("node")
+    if not found or not shutil.which("npm"):
+        return None
+    version = tuple(map(int, call(found, "--version").removeprefix("v").split(".")))
+    return pathlib.Path(found).resolve() if version >= node_least() else None
+
+
+def node_least():
+    """The version that the Makefile asks for."""
+    least = re.search(r"^NODE := ([\d.]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    return tuple(map(int, least.split(".")))
+
+
 def missing():
     """What is not here, and how to get it."""
     debian = {"buildah": "buildah", "runc": "runc", "gcc": "gcc"}
@@ -76,6 +92,8 @@ def missing():
     for tool in ("cargo", "rustc"):
         if not shutil.which(tool):
             yield f"{tool} (https://rustup.rs)"
+    if not node():
+        yield "Node {}.{}.{} or later, with npm (https://nodejs.org)".format(*node_least())
     if not nats_server():
         yield "nats-server (target/release/switchboard tools, after make run was built)"
     if not pathlib.Path(CERTIFICATES).is_file():
@@ -132,16 +150,19 @@ def make_builder():
     with tempfile.TemporaryDirectory(dir=WORK / "tmp") as folder:
         root = pathlib.Path(folder)
         users(root)
-        for name in COMPILER + ("rust", "cargo/registry", "tmp"):
+        for name in TOOLS + ("rust", "cargo/registry", "node", "npm", "tmp"):
             (root / name).mkdir(parents=True, exist_ok=True)
         for name in ("bin", "lib", "lib64"):
             (root / name).symlink_to(f"usr/{name}")
         os.chmod(root, 0o755)
         environment = {
-            "PATH": "/rust/bin:/usr/bin:/bin",
+            "PATH": "/rust/bin:/node/bin:/usr/bin:/bin",
             "CARGO_HOME": "/cargo",
-            # What is not here cannot be had: the build proves that the lock file names everything.
+            "npm_config_cache": "/npm",
+            "npm_config_registry": call("npm", "config", "get", "registry"),
+            # What is not here cannot be had: the build proves that the lock files name everything.
             "CARGO_NET_OFFLINE": "true",
+            "npm_config_offline": "true",
         }
         config = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
         image(root, "localhost/switchboard-builder", *config)
@@ -149,9 +170,11 @@ def make_builder():
 
 def mounts():
     home = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
-    folders = {f"/{name}": f"/{name}" for name in COMPILER if pathlib.Path("/", name).is_dir()}
+    folders = {f"/{name}": f"/{name}" for name in TOOLS if pathlib.Path("/", name).is_dir()}
     folders[call("rustc", "--print", "sysroot")] = "/rust"
     folders[str(home / "registry")] = "/cargo/registry"
+    folders[str(node().parents[1])] = "/node"
+    folders[call("npm", "config", "get", "cache")] = "/npm"
     return [word for source, target in folders.items() for word in ("--volume", f"{source}:{target}:ro")]
 
 
@@ -170,7 +193,12 @@ def facts():
 
 def build(version, commit):
     call("cargo", "fetch", "--locked", "--quiet", cwd=ROOT)
+    with tempfile.TemporaryDirectory(dir=WORK / "tmp") as folder:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(ROOT / "gateway/web" / name, folder)
+        call("npm", "ci", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund")
     args = {
+        "NODE": "localhost/switchboard-builder",
         "BUILDER": "localhost/switchboard-builder",
         "BASE": "localhost/switchboard-base",
         "VERSION": version,
@@ -261,10 +289,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def get(url):
+def get(url, **headers):
     """The status code and the body; 0 where nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -283,6 +311,11 @@ def eventually(url, *boxes):
         time.sleep(0.05)
 
 
+def full(version, commit):
+    """As `--version` says it."""
+    return version if commit == "unknown" else f"{version}+{commit[:12]}"
+
+
 def check_image(stack, service, version, commit):
     """What the image says of itself, and its program with no flags but --version."""
     config = inspect(service)["OCIv1"]["config"]
@@ -291,8 +324,19 @@ def check_image(stack, service, version, commit):
     for name, wanted in {"version": version, "revision": commit, "title": f"switchboard-{service}"}.items():
         expect(f"the label {name} of {service}", labels.get(f"org.opencontainers.image.{name}"), wanted)
     code, said = Box(stack, service, ["--version"], f"version-{service}").end(30)
-    full = version if commit == "unknown" else f"{version}+{commit[:12]}"
-    expect(f"{service} --version", (code, said.strip()), (0, f"switchboard-{service} {full}"))
+    expect(f"{service} --version", (code, said.strip()), (0, f"switchboard-{service} {full(version, commit)}"))
+
+
+def check_page(url, version, commit):
+    """Browsers get the page, which is told the version, and what it loads."""
+    code, page = get(f"{url}/", Accept="text/html")
+    told = f'<meta name="switchboard-version" content="{full(version, commit)}"'
+    loaded = re.findall(r'(?:src|href)="\.?(/assets/[^"]+)"', page)
+    if code != 200 or told not in page or not loaded:
+        raise Wrong(f"the page is {code}, {page!r}, without {told} or without what it loads")
+    for path in loaded:
+        expect(f"the status of {path}", get(f"{url}{path}")[0], 200)
+    return len(loaded)
 
 
 def check_locked_in(gateway):
@@ -349,6 +393,8 @@ def run(version, commit):
         if told not in get(f"{admin['gateway']}/metrics")[1]:
             raise Wrong(f"the metrics do not say {told}")
         say("all three are live and ready with a read-only root, and the gateway answers clients")
+        assets = check_page(f"http://127.0.0.1:{clients}", version, commit)
+        say(f"the gateway serves the page, and the {assets} files that it loads")
         check_locked_in(boxes["gateway"])
         say(f"the gateway is {USER}, has no capabilities and no shell, and cannot write to its root")
         began = time.monotonic()

@@ -92,7 +92,7 @@ def read():
     files |= {path.name: path.read_text() for path in (HERE / "grafana").iterdir()}
     for name in ("Dockerfile", "Dockerfile.dockerignore"):
         files[name] = text(f"deploy/docker/{name}")
-    for name in ("Cargo.toml", "deploy/src/tools.rs", "contract/src/limits.rs"):
+    for name in ("Cargo.toml", "Makefile", "deploy/src/tools.rs", "contract/src/limits.rs"):
         files[name] = text(name)
     target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug"
     help_of = {name: call(target / f"switchboard-{name}", "--help") for name in SERVICES}
@@ -274,6 +274,10 @@ def check_dockerfile(all_of):
     builder = re.search(r"^ARG BUILDER=\S+/rust:(\d+)\.(\d+)\.\d+-", files["Dockerfile"], re.MULTILINE)
     if not builder or tuple(map(int, builder.groups())) < tuple(map(int, rust.split("."))):
         yield f"the Dockerfile's builder is older than Rust {rust}, or has no whole version"
+    least = re.search(r"^NODE := (\d+)\.(\d+)\.\d+$", files["Makefile"], re.MULTILINE)
+    node = re.search(r"^ARG NODE=\S+/node:(\d+)\.(\d+)\.\d+-", files["Dockerfile"], re.MULTILINE)
+    if not node or tuple(map(int, node.groups())) < tuple(map(int, least.groups())):
+        yield f"the Dockerfile's Node is older than {'.'.join(least.groups())}, or has no whole version"
     sent = [line[1:] for line in files["Dockerfile.dockerignore"].splitlines() if line.startswith("!")]
     for path in sent:
         if not (ROOT / path).exists():
@@ -283,6 +287,15 @@ def check_dockerfile(all_of):
         for part in ("Cargo.toml", "src"):
             if f"{member}/{part}" not in sent:
                 yield f"Dockerfile.dockerignore: {member}/{part} is not sent"
+        if (ROOT / member / "build.rs").is_file() and f"{member}/build.rs" not in sent:
+            yield f"Dockerfile.dockerignore: {member}/build.rs is not sent"
+    # Of lines that fit, the last one counts.
+    _, page, after = files["Dockerfile.dockerignore"].partition("\n!gateway/web\n")
+    if not page:
+        yield "Dockerfile.dockerignore: gateway/web is not sent"
+    for made in ("node_modules", "dist"):
+        if page and f"gateway/web/{made}" not in after.splitlines():
+            yield f"Dockerfile.dockerignore: gateway/web/{made} is sent, and would be built in vain"
     for name, wanted in {"SWITCHBOARD_ADMIN_ADDR": r":4500$", "SWITCHBOARD_LISTEN": r":4000$"}.items():
         if not re.search(rf"{name}=\S+{wanted}", files["Dockerfile"], re.MULTILINE):
             yield f"the Dockerfile's {name} is another port"
@@ -355,8 +368,14 @@ MUTATIONS = (
     (check_dockerfile, edit("Dockerfile", "ARG VERSION=", "ARG VERSION=9"), "VERSION"),
     (check_dockerfile, edit("Dockerfile", "rust:1.95.0-", "rust:1.80.0-"), "builder is older"),
     (check_dockerfile, edit("Dockerfile", "rust:1.95.0-slim", "rust:latest-slim"), "builder is older"),
+    (check_dockerfile, edit("Dockerfile", "node:24.19.0-", "node:20.18.3-"), "Node is older"),
+    (check_dockerfile, edit("Dockerfile", "node:24.19.0-", "node:24-"), "Node is older"),
     (check_dockerfile, edit("Dockerfile", "0.0.0.0:4500", "0.0.0.0:4501"), "SWITCHBOARD_ADMIN_ADDR"),
     (check_dockerfile, edit("Dockerfile.dockerignore", "!history/src", "!histories/src"), "history/src is not sent"),
+    (check_dockerfile, edit("Dockerfile.dockerignore", "!gateway/build.rs\n", ""), "gateway/build.rs is not sent"),
+    (check_dockerfile, edit("Dockerfile.dockerignore", "!gateway/web\n", ""), "gateway/web is not sent"),
+    (check_dockerfile, edit("Dockerfile.dockerignore", "\ngateway/web/node_modules", ""), "node_modules is sent"),
+    (check_dockerfile, edit("Dockerfile.dockerignore", "\ngateway/web/dist", "\n!gateway/web/dist"), "dist is sent"),
 )
 
 

@@ -11,9 +11,9 @@ use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,6 +31,7 @@ use crate::feed_task::FeedHandle;
 use crate::hub::Hub;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
+use crate::page::{File, Page};
 use crate::session::SessionLimits;
 use crate::{handshake, observe, socket};
 
@@ -216,16 +217,16 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, permit: Arc<
     }
 }
 
-/// What is served beside the HTTP API: sockets, and the counts.
-pub fn router(gateway: Arc<Gateway>) -> Router {
-    let mut router = Router::new().route("/", get(index));
+/// What is served beside the HTTP API: sockets, the page, and the counts.
+pub fn router(gateway: Arc<Gateway>, page: Page) -> Router {
+    let mut router = Router::new().route("/", get(index).layer(Extension(page.index.clone())));
     for path in SOCKET_PATHS {
         router = router.route(path, get(upgrade));
     }
     for path in LONGPOLL_PATHS {
         router = router.route(path, get(longpoll).post(longpoll));
     }
-    router.with_state(gateway)
+    router.with_state(gateway).merge(page.assets())
 }
 
 async fn upgrade(
@@ -284,10 +285,14 @@ async fn longpoll(request: Request) -> (StatusCode, String) {
     (StatusCode::NOT_FOUND, format!("long polling is not offered here; connect a WebSocket to {path}/websocket\n"))
 }
 
-async fn index(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+async fn index(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(page): Extension<Arc<File>>,
+    headers: HeaderMap,
+) -> Response {
     let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accepts.contains("text/html") {
-        return Html(include_str!("../web/index.html")).into_response();
+        return page.answer(&headers);
     }
     let status = gateway.lobby.view().borrow().status.unwrap_or_default();
     let json = serde_json::json!({
@@ -295,5 +300,5 @@ async fn index(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Respo
         "students": status.students(),
         "chats": status.chatting,
     });
-    ([(CONTENT_TYPE, "application/json")], json.to_string()).into_response()
+    ([(CONTENT_TYPE, "application/json"), (VARY, "accept")], json.to_string()).into_response()
 }

@@ -1,4 +1,5 @@
 import { defineConfig } from "vite";
+import { compressed } from "./compressed.ts";
 
 export default defineConfig({
   // Wherever a proxy may have put the gateway.
@@ -9,6 +10,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
   },
+  plugins: [compressed()],
   // `npm run dev` beside `make run`.
   server: { proxy: { "/socket": { target: "http://127.0.0.1:4000", ws: true } } },
 });

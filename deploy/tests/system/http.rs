@@ -39,7 +39,7 @@ impl System {
         Self::of(Shape::gateway(&[&["--api-secret", SECRET], gateway].concat())).await
     }
 
-    /// Sends a request to a gateway as it is.
+    /// Sends a request to a gateway as it is, and expects text.
     pub(crate) async fn ask(
         &self,
         gateway: usize,
@@ -48,6 +48,19 @@ impl System {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Answer {
+        let (status, headers, body) = self.ask_bytes(gateway, method, path, headers, body).await;
+        Answer { status, headers, body: String::from_utf8(body.into()).expect("text") }
+    }
+
+    /// As [`System::ask`], of anything.
+    pub(crate) async fn ask_bytes(
+        &self,
+        gateway: usize,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> (u16, HeaderMap, Bytes) {
         let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let uri = format!("{}{path}", self.gateway(gateway));
         let request = Request::builder().method(method).uri(uri);
@@ -56,8 +69,7 @@ impl System {
         let exchange = async {
             let response = client.request(request).await.expect("an answer");
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            let body = response.into_body().collect().await.expect("a body").to_bytes();
-            Answer { status, headers, body: String::from_utf8(body.into()).expect("text") }
+            (status, headers, response.into_body().collect().await.expect("a body").to_bytes())
         };
         tokio::time::timeout(SOON, exchange).await.expect("in time")
     }

@@ -28,6 +28,7 @@ mod lobby;
 mod metrics;
 mod monitoring;
 mod outages;
+mod page;
 mod partitions;
 mod phoenix_js;
 mod postgres;
