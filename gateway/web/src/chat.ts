@@ -2,7 +2,7 @@
 
 import type { Channel } from "phoenix";
 import { connection } from "./connection";
-import { id, name, nameOf } from "./identity";
+import { type Id, name, nameOf } from "./identity";
 import { type Entry, Log, type Stored } from "./log";
 import { Model } from "./model";
 import { words } from "./words";
@@ -13,8 +13,8 @@ export type Ending = "you" | "they" | "requeued" | "gone";
 interface ChatRecord {
   id: string;
   status: "active" | "finished";
-  teacher_id: string | number;
-  student_id: string | number;
+  teacher_id: Id;
+  student_id: Id;
   messages?: Stored[];
 }
 
@@ -41,6 +41,7 @@ export class Chat extends Model {
 
   constructor(
     readonly role: Role,
+    me: Id,
     chat: Pick<ChatRecord, "id"> & Partial<ChatRecord>,
     /** Said first, if nothing was said yet. */
     private readonly opening = "",
@@ -48,7 +49,7 @@ export class Chat extends Model {
     super();
     this.id = chat.id;
     this.#meet(chat);
-    const params = () => ({ userId: id(), role, ...(this.log.last && { last_seq: this.log.last }) });
+    const params = () => ({ userId: me, role, ...(this.log.last && { last_seq: this.log.last }) });
     this.#channel = connection.channel(`chats:${chat.id}`, params);
     this.log = new Log(this.#channel, (stored) => this.#read(stored), `switchboard:outbox:${chat.id}:${role}`);
     this.#listen();

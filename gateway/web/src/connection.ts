@@ -18,6 +18,7 @@ class Connection extends Model {
   /** Since when it is lost. Milliseconds of the clock. */
   since = 0;
   #socket: Socket | null = null;
+  #token = "";
   #users = 0;
   #failures = 0;
   #beaten = 0;
@@ -31,6 +32,7 @@ class Connection extends Model {
 
   /** A channel of the socket, which is opened with the first one. `done` gives it back. */
   channel(topic: string, params: () => object): Channel {
+    if (!this.#users && this.#socket && this.#token !== token()) this.reset();
     this.#users += 1;
     this.#socket ??= this.#open();
     return this.#socket.channel(topic, params);
@@ -62,8 +64,9 @@ class Connection extends Model {
     const address = new URL("socket", document.baseURI);
     address.protocol = address.protocol.replace("http", "ws");
     address.hash = "";
+    this.#token = token();
     const socket = new Socket(address.href, {
-      ...(token() && { authToken: token() }),
+      ...(this.#token && { authToken: this.#token }),
       heartbeatIntervalMs: HEARTBEAT_MS,
       reconnectAfterMs: (tries) => Math.min(100 * 2 ** tries, RECONNECT_MS_MAX) * (0.5 + Math.random() / 2),
       rejoinAfterMs: (tries) => [500, 1_000, 2_000][tries - 1] ?? 5_000,
@@ -121,11 +124,10 @@ class Connection extends Model {
     socket.disconnect(() => socket.connect());
   }
 
-  /** Forgets the socket, for whoever comes with another token. Channels of it are gone. */
+  /** Forgets the socket, for whoever comes with another token. */
   reset(): void {
     this.#socket?.disconnect();
     this.#socket = null;
-    this.#users = 0;
     this.#failures = 0;
     this.#become("closed");
   }

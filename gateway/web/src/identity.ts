@@ -3,6 +3,9 @@
 const KEY = "switchboard:me";
 const NAME_LENGTH_MAX = 60;
 
+/** Of a user: tokens may have numbers. */
+export type Id = string | number;
+
 interface Me {
   name: string;
   /** The id, and the name that it was made of. */
@@ -60,8 +63,8 @@ export function name(): string {
   return me.name;
 }
 
-/** The id in topics and payloads. */
-export function id(): string | number {
+/** The id in topics and payloads. Who has begun something with one keeps it there, also if the name changes. */
+export function id(): Id {
   const { sub } = claims(me.token);
   if (tokensNeeded && (typeof sub === "string" || typeof sub === "number")) return sub;
   return me.id;
@@ -94,7 +97,7 @@ export function become(name: string, token = me.token): void {
 }
 
 /** The name in an id that was made here; others as they stand. */
-export function nameOf(id: string | number): string {
+export function nameOf(id: Id): string {
   return String(id).replace(/(.)-[0-9a-z]{4}$/, "$1");
 }
 

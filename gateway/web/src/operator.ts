@@ -2,7 +2,7 @@
 
 import type { Channel } from "phoenix";
 import { connection } from "./connection";
-import { keep, kept } from "./identity";
+import { type Id, keep, kept } from "./identity";
 import { Model } from "./model";
 import { words } from "./words";
 
@@ -26,8 +26,8 @@ export interface Seen {
   at: string;
   matcher: { leader: string | null; epoch: number | null; since: string | null; standbys: string[] } | null;
   lobby: { teachers: number; waiting: number; chatting: number; finished: number } | null;
-  queue: { first: { student: string | number; since: string }[]; left_out: number } | null;
-  chats: { newest: { id: string; teacher: string | number; student: string | number; since: string }[]; left_out: number } | null;
+  queue: { first: { student: Id; since: string }[]; left_out: number } | null;
+  chats: { newest: { id: string; teacher: Id; student: Id; since: string }[]; left_out: number } | null;
   gateways: { all: GatewaySeen[]; left_out: number } | null;
   histories: string[] | null;
   feeds: { all: { name: string; owner: string; polls: number; failed: number; stale: { since: string; reason: string } | null }[]; left_out: number } | null;

@@ -2,7 +2,7 @@
 
 import { type Channel, Presence } from "phoenix";
 import { connection } from "./connection";
-import { id, keep, kept, nameOf, roomToken, session } from "./identity";
+import { type Id, id, keep, kept, nameOf, roomToken, session } from "./identity";
 import { type Entry, Log, type Stored } from "./log";
 import { Model } from "./model";
 import { words } from "./words";
@@ -24,6 +24,7 @@ export interface Person {
 }
 
 interface Kept {
+  id: Id;
   room: string;
   rank: number;
 }
@@ -62,24 +63,26 @@ class Room extends Model {
   notice = "";
   #typing = new Map<string, number>();
   #typed = 0;
+  #me: Id = "";
   #asked = 10;
   #channel: Channel | null = null;
   #presence: Presence | null = null;
 
   resume(): void {
     const was = kept<Kept>(KEY);
-    if (was) this.join(was.room, was.rank);
+    if (was) this.join(was.room, was.rank, was.id);
   }
 
-  join(room: string, rank: number): void {
+  join(room: string, rank: number, me = id()): void {
     if (this.#channel) this.leave();
+    this.#me = me;
     this.room = room;
     this.#asked = this.rank = rank;
     this.phase = "joining";
     this.notice = "";
-    keep(KEY, { room, rank } satisfies Kept);
+    keep(KEY, { id: me, room, rank } satisfies Kept);
     const channel = connection.channel(`room:${room}`, () => ({
-      userId: id(),
+      userId: me,
       session_id: session(),
       rank: this.#asked,
       ...(roomToken() && { room_token: roomToken() }),
@@ -94,7 +97,7 @@ class Room extends Model {
   #listen(channel: Channel, log: Log): void {
     const live = (event: string) => (payload: Record<string, unknown>) => this.#came(log, event, payload);
     for (const event of ["new_msg", "new_message"]) channel.on(event, live(event));
-    channel.on("room:state", (state: State & { granted?: { user_id: string; rank: number } }) => this.#state(state));
+    channel.on("room:state", (state: State & { granted?: { user_id: Id; rank: number } }) => this.#state(state));
     channel.on("keywords", ({ keywords }) => {
       this.keywords = keywords;
       this.changed();
@@ -186,7 +189,7 @@ class Room extends Model {
     const from = (payload["from"] ?? {}) as Record<string, unknown>;
     const said = payload["body"] ?? payload["text"] ?? payload["message"];
     if (said === undefined && event.startsWith("phx_")) return null;
-    const mine = from["session"] === `${id()}:${session()}`;
+    const mine = from["session"] === this.#key;
     const at = payload["at"] ?? payload["timestamp"];
     const user = from["user_id"] ?? payload["user"];
     const sent = payload["id"];
@@ -201,7 +204,7 @@ class Room extends Model {
   }
 
   #note(payload: Record<string, unknown>): Omit<Entry, "seq" | "n"> | null {
-    const granted = payload["granted"] as { user_id: string | number; rank: number } | undefined;
+    const granted = payload["granted"] as { user_id: Id; rank: number } | undefined;
     const at = typeof payload["timestamp"] === "string" ? Date.parse(payload["timestamp"]) : Date.now();
     const text = granted ? `${nameOf(granted.user_id)} now has rank ${granted.rank}.`
       : payload["quiet"] ? "The room is quiet." : `The room is open for everybody${payload["title"] ? `: ${payload["title"]}` : ""}.`;
@@ -214,11 +217,11 @@ class Room extends Model {
     this.quietRank = state.quiet_rank;
   }
 
-  #state(state: State & { seq?: number; granted?: { user_id: string | number; rank: number } }): void {
+  #state(state: State & { seq?: number; granted?: { user_id: Id; rank: number } }): void {
     const { quiet, title } = this;
     this.#set(state);
     const { granted, seq } = state;
-    if (granted && String(granted.user_id) === String(id())) this.rank = granted.rank;
+    if (granted && String(granted.user_id) === String(this.#me)) this.rank = granted.rank;
     const note = granted || quiet !== this.quiet ? this.#note({ ...state }) : null;
     if (note) seq ? this.log?.put(seq, note) : this.log?.say(note);
     else if (title !== this.title && this.title) this.log?.note(`The room is now called “${this.title}”.`);
@@ -230,7 +233,7 @@ class Room extends Model {
     this.#presence?.list((key: string, { metas }: { metas: { online_at?: string }[] }) => {
       const user = key.slice(0, key.lastIndexOf(":"));
       const since = Math.min(...metas.map((meta) => Number(meta.online_at ?? 0))) * 1_000;
-      people.push({ key, user, name: nameOf(user), since, me: key === `${id()}:${session()}` });
+      people.push({ key, user, name: nameOf(user), since, me: key === this.#key });
     });
     people.sort((a, b) => a.name.localeCompare(b.name) || a.since - b.since);
     this.people = people;
@@ -238,10 +241,15 @@ class Room extends Model {
   }
 
   #types(user: string): void {
-    if (!user || user === String(id())) return;
+    if (!user || user === String(this.#me)) return;
     this.#typing.set(user, Date.now() + TYPING_SHOWN_MS);
     setTimeout(() => this.changed(), TYPING_SHOWN_MS + 50);
     this.changed();
+  }
+
+  /** This tab's own, in presence. */
+  get #key(): string {
+    return `${this.#me}:${session()}`;
   }
 
   /** Who is writing just now. */

@@ -3,13 +3,14 @@
 import type { Channel } from "phoenix";
 import { Chat, type Ending } from "./chat";
 import { connection } from "./connection";
-import { id, keep, kept } from "./identity";
+import { type Id, id, keep, kept } from "./identity";
 import { Model } from "./model";
 import { words } from "./words";
 
 const KEY = "switchboard:student";
 
 interface Kept {
+  id: Id;
   question: string;
   chat: string | null;
 }
@@ -28,12 +29,14 @@ class Student extends Model {
   ended: Ending | null = null;
   /** What went wrong, or what has just happened. */
   notice = "";
+  #me: Id = "";
   #channel: Channel | null = null;
 
   /** Goes on where this tab was before a reload. */
   resume(): void {
     const was = kept<Kept>(KEY);
     if (!was) return;
+    this.#me = was.id;
     this.question = was.question;
     this.phase = "joining";
     if (was.chat) this.#talk({ id: was.chat });
@@ -41,6 +44,7 @@ class Student extends Model {
   }
 
   ask(question: string): void {
+    this.#me = id();
     this.question = question.trim();
     this.notice = "";
     this.ended = null;
@@ -51,11 +55,11 @@ class Student extends Model {
   }
 
   #keep(): void {
-    keep(KEY, { question: this.question, chat: this.chat?.id ?? null } satisfies Kept);
+    keep(KEY, { id: this.#me, question: this.question, chat: this.chat?.id ?? null } satisfies Kept);
   }
 
   #join(): void {
-    const me = id();
+    const me = this.#me;
     const channel = connection.channel(`presence:student:${me}`, () => ({ userId: me, role: "student" }));
     this.#channel = channel;
     channel.on("queue:position", (place: Place) => {
@@ -76,7 +80,7 @@ class Student extends Model {
   #ready(): void {
     if (this.phase !== "joining" && this.phase !== "waiting" || this.#channel?.state !== "joined") return;
     this.#channel
-      ?.push("student:ready", { userId: id() })
+      ?.push("student:ready", { userId: this.#me })
       .receive("ok", () => {
         if (this.phase === "joining") this.phase = "waiting";
         this.changed();
@@ -88,10 +92,10 @@ class Student extends Model {
       });
   }
 
-  #talk(chat: ConstructorParameters<typeof Chat>[1]): void {
+  #talk(chat: ConstructorParameters<typeof Chat>[2]): void {
     if (this.phase === "ended" || this.phase === "form" || this.chat?.id === chat.id) return;
     this.chat?.drop();
-    this.chat = new Chat("student", chat, this.question);
+    this.chat = new Chat("student", this.#me, chat, this.question);
     this.phase = "chat";
     this.place = null;
     this.notice = "";

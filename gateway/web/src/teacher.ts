@@ -3,7 +3,7 @@
 import type { Channel } from "phoenix";
 import { Chat } from "./chat";
 import { connection } from "./connection";
-import { id, keep, kept } from "./identity";
+import { type Id, id, keep, kept } from "./identity";
 import { Model } from "./model";
 import { words } from "./words";
 
@@ -32,22 +32,27 @@ class Teacher extends Model {
   waitingSince: number | null = null;
   claiming = false;
   notice = "";
+  #me: Id = "";
   #channel: Channel | null = null;
   #feed: Channel | null = null;
 
   resume(): void {
-    const was = kept<{ auto: boolean; away: boolean }>(KEY);
+    const was = kept<{ id: Id; auto: boolean; away: boolean }>(KEY);
     if (!was) return;
     this.auto = was.auto;
     this.away = was.away;
-    this.start();
+    this.#begin(was.id);
   }
 
   start(): void {
+    this.#begin(id());
+  }
+
+  #begin(me: Id): void {
+    this.#me = me;
     this.phase = "joining";
     this.notice = "";
     this.#keep();
-    const me = id();
     const channel = connection.channel("presence:teachers", () => ({
       userId: me, role: "teacher", capacity: CAPACITY, auto: this.auto && !this.away,
     }));
@@ -85,7 +90,7 @@ class Teacher extends Model {
   }
 
   #keep(): void {
-    keep(KEY, { auto: this.auto, away: this.away });
+    keep(KEY, { id: this.#me, auto: this.auto, away: this.away });
   }
 
   #count(counts: Counts): void {
@@ -94,9 +99,9 @@ class Teacher extends Model {
     this.changed();
   }
 
-  #talk(record: ConstructorParameters<typeof Chat>[1]): void {
+  #talk(record: ConstructorParameters<typeof Chat>[2]): void {
     if (this.chats.some((chat) => chat.id === record.id && !chat.ended)) return;
-    const chat = new Chat("teacher", record);
+    const chat = new Chat("teacher", this.#me, record);
     // What has ended makes room.
     this.chats = this.chats.filter((other) => other.id !== chat.id);
     while (this.chats.length >= CAPACITY) {
@@ -137,7 +142,7 @@ class Teacher extends Model {
       this.changed();
     };
     this.#channel
-      ?.push("claim:student", { teacherId: id() })
+      ?.push("claim:student", { teacherId: this.#me })
       .receive("ok", () => setTimeout(() => over("Another teacher was faster: nobody waits."), CHAT_COMES_MS))
       .receive("error", ({ reason }) => over(words(reason)))
       .receive("timeout", () => over(words("unavailable")));
