@@ -103,6 +103,7 @@ class Student extends Model {
     const talk = this.chat;
     talk.watch(() => {
       if (talk.ended && talk === this.chat) this.#over(talk.ended);
+      else this.changed();
     });
     this.changed();
   }
