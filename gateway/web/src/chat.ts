@@ -2,7 +2,7 @@
 
 import type { Channel } from "phoenix";
 import { connection } from "./connection";
-import { type Id, name, nameOf } from "./identity";
+import { type Id, keep, kept, name, nameOf } from "./identity";
 import { type Entry, Log, type Stored } from "./log";
 import { Model } from "./model";
 import { words } from "./words";
@@ -32,9 +32,9 @@ export class Chat extends Model {
   ready = false;
   joined = false;
   ended: Ending | null = null;
-  /** Messages that nobody has looked at. */
-  unread = 0;
   readonly #channel: Channel;
+  /** The last that was looked at. */
+  #seen: number;
   #ending = false;
   /** It had ended when this tab came. */
   #late = false;
@@ -49,6 +49,7 @@ export class Chat extends Model {
     super();
     this.id = chat.id;
     this.#meet(chat);
+    this.#seen = kept<number>(this.#seenKey) ?? 0;
     const params = () => ({ userId: me, role, ...(this.log.last && { last_seq: this.log.last }) });
     this.#channel = connection.channel(`chats:${chat.id}`, params);
     this.log = new Log(this.#channel, (stored) => this.#read(stored), `switchboard:outbox:${chat.id}:${role}`);
@@ -66,6 +67,10 @@ export class Chat extends Model {
     return this.#entry(payload, mine, at ? Date.parse(at) : 0, id);
   }
 
+  get #seenKey(): string {
+    return `switchboard:seen:${this.id}:${this.role}`;
+  }
+
   get #others(): Role {
     return this.role === "student" ? "teacher" : "student";
   }
@@ -81,7 +86,6 @@ export class Chat extends Model {
     const channel = this.#channel;
     channel.on(`${this.role}:receive`, (payload) => {
       this.log.put(payload.seq, this.#entry(payload, false, Date.now(), payload.id));
-      this.unread += 1;
       this.changed();
     });
     channel.on("gap", () => this.log.gap());
@@ -140,6 +144,7 @@ export class Chat extends Model {
   #end(ending: Ending): void {
     if (this.ended) return;
     this.ended = ending;
+    keep(this.#seenKey, null);
     this.log.end("The chat had ended before this was sent.");
     this.log.changed();
     connection.done(this.#channel);
@@ -150,13 +155,20 @@ export class Chat extends Model {
   drop(): void {
     if (this.ended) return;
     this.ended = "gone";
+    keep(this.#seenKey, null);
     this.log.end("");
     connection.done(this.#channel);
   }
 
+  /** Messages that nobody has looked at, also those that were there before this tab came. */
+  get unread(): number {
+    return this.log.entries.filter(({ kind, mine, seq }) => kind === "message" && !mine && seq > this.#seen).length;
+  }
+
   read(): void {
-    if (!this.unread) return;
-    this.unread = 0;
+    if (this.log.last <= this.#seen) return;
+    this.#seen = this.log.last;
+    keep(this.#seenKey, this.ended ? null : this.#seen);
     this.changed();
   }
 }
