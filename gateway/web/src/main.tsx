@@ -79,9 +79,4 @@ student.resume();
 teacher.resume();
 room.resume();
 operator.resume();
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  teacher.active?.read();
-  student.chat?.read();
-});
 render(<App />, document.getElementById("app")!);

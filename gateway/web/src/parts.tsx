@@ -2,6 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { Chat } from "./chat";
 import { connection } from "./connection";
 import { become, complete, keep, kept, name, token, tokensNeeded } from "./identity";
 import type { Entry, Log, Outgoing } from "./log";
@@ -133,6 +134,21 @@ export function Who({ title, text, action, notice, onGo, children, nameLabel = "
       <Notice>{notice}</Notice>
     </form>
   );
+}
+
+/** What comes is read by whoever has it before them: not in another tab, nor behind another view. */
+export function useRead(chat: Chat, shown: boolean): void {
+  useEffect(() => {
+    if (!shown) return;
+    const look = () => document.hidden || chat.read();
+    look();
+    document.addEventListener("visibilitychange", look);
+    const end = chat.watch(look);
+    return () => {
+      document.removeEventListener("visibilitychange", look);
+      end();
+    };
+  }, [chat, shown]);
 }
 
 function Message({ entry, names }: { entry: Entry; names: boolean }) {

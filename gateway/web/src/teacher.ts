@@ -113,10 +113,7 @@ class Teacher extends Model {
     this.active = this.active && !this.active.ended && this.chats.includes(this.active) ? this.active : chat;
     this.claiming = false;
     this.notice = "";
-    chat.watch(() => {
-      if (chat === this.active && !document.hidden) chat.read();
-      this.changed();
-    });
+    chat.watch(() => this.changed());
     this.changed();
   }
 
@@ -170,7 +167,6 @@ class Teacher extends Model {
 
   show(chat: Chat): void {
     this.active = chat;
-    chat.read();
     this.changed();
   }
 
@@ -179,7 +175,6 @@ class Teacher extends Model {
     const at = this.chats.indexOf(chat);
     this.chats = this.chats.filter((other) => other !== chat);
     if (this.active === chat) this.active = this.chats[Math.min(at, this.chats.length - 1)] ?? null;
-    this.active?.read();
     this.changed();
   }
 

@@ -1,9 +1,9 @@
 // The student's view: ask, wait, talk.
 
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { Chat } from "../chat";
 import { useModels } from "../model";
-import { Composer, Field, Lost, Messages, Notice, Who } from "../parts";
+import { Composer, Field, Lost, Messages, Notice, useRead, Who } from "../parts";
 import { student } from "../student";
 import { ordinal, span } from "../words";
 
@@ -53,10 +53,7 @@ function Talk({ chat }: { chat: Chat }) {
   useModels(chat);
   const over = student.phase === "ended";
   const other = chat.other || "your teacher";
-  useEffect(() => {
-    chat.read();
-    return chat.watch(() => document.hidden || chat.read());
-  }, [chat]);
+  useRead(chat, true);
   return (
     <section class="pane alone" aria-label={`Chat with ${other}`}>
       <header>

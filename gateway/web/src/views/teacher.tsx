@@ -3,7 +3,7 @@
 import { useEffect } from "preact/hooks";
 import type { Chat } from "../chat";
 import { useModels } from "../model";
-import { Composer, Lost, Messages, Notice, Who } from "../parts";
+import { Composer, Lost, Messages, Notice, useRead, Who } from "../parts";
 import { teacher } from "../teacher";
 import { count, span } from "../words";
 import { useNow } from "../now";
@@ -103,6 +103,7 @@ function Pane({ chat, at }: { chat: Chat; at: number }) {
   useModels(chat);
   const active = chat === teacher.active;
   const other = chat.other || "A student";
+  useRead(chat, active);
   const how = { you: "You ended the chat.", they: `${other} ended the chat, or has gone.`, requeued: `${other} went to another teacher.`, gone: "The chat is over." };
   return (
     <section class={`pane ${active ? "active" : ""}`} aria-label={`Chat with ${other}`} onPointerDown={() => active || teacher.show(chat)}>
