@@ -102,19 +102,27 @@ class Teacher extends Model {
   #talk(record: ConstructorParameters<typeof Chat>[2]): void {
     if (this.chats.some((chat) => chat.id === record.id && !chat.ended)) return;
     const chat = new Chat("teacher", this.#me, record);
-    // What has ended makes room.
-    this.chats = this.chats.filter((other) => other.id !== chat.id);
-    while (this.chats.length >= CAPACITY) {
-      const over = this.chats.findIndex((other) => other.ended);
-      if (over < 0) break;
-      this.chats.splice(over, 1);
-    }
-    this.chats.push(chat);
-    this.active = this.active && !this.active.ended && this.chats.includes(this.active) ? this.active : chat;
+    this.chats = [...this.chats.filter((other) => other.id !== chat.id), chat];
     this.claiming = false;
     this.notice = "";
-    chat.watch(() => this.changed());
+    if (!this.active || this.active.ended) this.active = chat;
+    // That another one has ended may be heard later than that this one has begun.
+    chat.watch(() => {
+      this.#makeRoom();
+      this.changed();
+    });
+    this.#makeRoom();
     this.changed();
+  }
+
+  /** What has ended goes where there are too many. */
+  #makeRoom(): void {
+    while (this.chats.length > CAPACITY) {
+      const over = this.chats.findIndex((chat) => chat.ended);
+      if (over < 0) break;
+      this.chats = this.chats.filter((_, at) => at !== over);
+    }
+    if (this.active && !this.chats.includes(this.active)) this.active = this.chats.at(-1) ?? null;
   }
 
   get open(): number {
