@@ -95,8 +95,12 @@ class Room extends Model {
   }
 
   #listen(channel: Channel, log: Log): void {
-    const live = (event: string) => (payload: Record<string, unknown>) => this.#came(log, event, payload);
-    for (const event of ["new_msg", "new_message"]) channel.on(event, live(event));
+    // Other servers say things under names of their own, which have their places in the order, too.
+    channel.onMessage = (event, payload) => {
+      const said = event === "new_msg" || event !== "room:state" && typeof payload?.seq === "number";
+      if (said) this.#came(log, event, payload);
+      return payload;
+    };
     channel.on("room:state", (state: State & { granted?: { user_id: Id; rank: number } }) => this.#state(state));
     channel.on("keywords", ({ keywords }) => {
       this.keywords = keywords;
