@@ -2,7 +2,7 @@
 
 import { type Channel, Presence } from "phoenix";
 import { connection } from "./connection";
-import { type Id, id, keep, kept, nameOf, roomToken, session } from "./identity";
+import { complete, type Id, id, keep, kept, nameOf, roomToken, session } from "./identity";
 import { type Entry, Log, type Stored } from "./log";
 import { Model } from "./model";
 import { words } from "./words";
@@ -70,6 +70,7 @@ class Room extends Model {
 
   resume(): void {
     const was = kept<Kept>(KEY);
+    if (!complete()) return keep(KEY, null);
     if (was) this.join(was.room, was.rank, was.id);
   }
 

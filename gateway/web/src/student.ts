@@ -3,7 +3,7 @@
 import type { Channel } from "phoenix";
 import { Chat, type Ending } from "./chat";
 import { connection } from "./connection";
-import { type Id, id, keep, kept } from "./identity";
+import { complete, type Id, id, keep, kept } from "./identity";
 import { Model } from "./model";
 import { words } from "./words";
 
@@ -36,8 +36,10 @@ class Student extends Model {
   resume(): void {
     const was = kept<Kept>(KEY);
     if (!was) return;
-    this.#me = was.id;
     this.question = was.question;
+    // Without a token there is no going on; what was asked stands in the form.
+    if (!complete()) return keep(KEY, null);
+    this.#me = was.id;
     this.phase = "joining";
     if (was.chat) this.#talk({ id: was.chat });
     this.#join();

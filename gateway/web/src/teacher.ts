@@ -3,7 +3,7 @@
 import type { Channel } from "phoenix";
 import { Chat } from "./chat";
 import { connection } from "./connection";
-import { type Id, id, keep, kept } from "./identity";
+import { complete, type Id, id, keep, kept } from "./identity";
 import { Model } from "./model";
 import { words } from "./words";
 
@@ -39,6 +39,7 @@ class Teacher extends Model {
   resume(): void {
     const was = kept<{ id: Id; auto: boolean; away: boolean }>(KEY);
     if (!was) return;
+    if (!complete()) return keep(KEY, null);
     this.auto = was.auto;
     this.away = was.away;
     this.#begin(was.id);
