@@ -94,7 +94,8 @@ export class Chat extends Model {
       this.changed();
     });
     channel.on("chat:terminated", () => this.#end(this.#ending ? "you" : this.#late ? "gone" : "they"));
-    channel.on("chat:requeued", () => this.#end("requeued"));
+    // Who wanted it to end does not want another one instead.
+    channel.on("chat:requeued", () => this.#end(this.#ending ? "you" : "requeued"));
     channel
       .join()
       .receive("ok", ({ chat, last_seq }: Joined) => {
