@@ -13,7 +13,7 @@ mod violation;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use switchboard_contract::limits::LOG_MESSAGES_MAX;
+use switchboard_contract::limits::{ANSWER_TIMEOUT, LOG_MESSAGES_MAX};
 
 pub(in crate::load) use log::{Event, Said};
 pub(in crate::load) use violation::{Broken, Violation};
@@ -24,9 +24,8 @@ use seat::{Fate, Seat};
 
 /// After the last change all lists are the same within this time: a gateway that has died is off them after 6 s.
 pub(in crate::load) const QUIET: Duration = Duration::from_secs(7);
-/// What was logged before a gap was shown is known after this time: twice what the slowest answers took on a machine
-/// that had other work.
-const GAP_JUDGED_AFTER: Duration = Duration::from_secs(1);
+/// What was sent before a gap was shown, and is logged, is known after this time: it was answered.
+const GAP_JUDGED_AFTER: Duration = ANSWER_TIMEOUT;
 
 /// A gap that is still to be judged.
 #[derive(Debug)]
