@@ -174,8 +174,9 @@ def mounts():
     folders[call("rustc", "--print", "sysroot")] = "/rust"
     folders[str(home / "registry")] = "/cargo/registry"
     folders[str(node().parents[1])] = "/node"
-    folders[call("npm", "config", "get", "cache")] = "/npm"
-    return [word for source, target in folders.items() for word in ("--volume", f"{source}:{target}:ro")]
+    # npm reads nothing of a cache that it cannot tidy up.
+    cache = ("--volume", f"{call('npm', 'config', 'get', 'cache')}:/npm")
+    return [*cache, *(word for source, target in folders.items() for word in ("--volume", f"{source}:{target}:ro"))]
 
 
 def facts():
