@@ -81,6 +81,10 @@ pub struct Want {
     pub v: V1,
     /// Which.
     pub feed: FeedId,
+    /// The gateway keeps who has not shown the API's secret out of a feed that wants it ([`Fed::secret`]). One of an
+    /// older version, which would let anybody in, is told that there is no such feed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_secrets: bool,
 }
 
 /// The answer to [`Want`]: one of both.
@@ -103,6 +107,9 @@ pub struct Fed {
     pub interval_ms: u64,
     /// Only members whose user token has the feed's name in its claim `feeds` may join.
     pub token: bool,
+    /// Only members who have shown the secret of the gateways' HTTP API may join.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret: bool,
     /// The last value; none before the first poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Value>,

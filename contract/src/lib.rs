@@ -10,6 +10,7 @@ pub mod api;
 pub mod carried;
 pub mod credentials;
 pub mod feed;
+pub mod inside;
 pub mod lease;
 pub mod limits;
 pub mod lobby;

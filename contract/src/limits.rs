@@ -340,6 +340,24 @@ pub const FEED_LAST_POLL: Duration = Duration::from_millis(500);
 pub const FEED_GATEWAYS_MAX: usize = 100;
 /// Questions of feeds about the system itself that a history replica works on at once, of each kind; the others wait.
 pub const FEED_QUESTIONS_MAX: usize = 8;
+/// Students in the queue that operators are shown; the others are counted, as in each list here.
+pub const OPERATOR_QUEUE_MAX: usize = 80;
+/// Chats that operators are shown, the newest.
+pub const OPERATOR_CHATS_MAX: usize = 40;
+/// Gateways that operators are shown, by name.
+pub const OPERATOR_GATEWAYS_MAX: usize = 40;
+/// Feeds that operators are shown, by name.
+pub const OPERATOR_FEEDS_MAX: usize = 40;
+/// Matchers that stand by, and history replicas, that operators are shown, by name.
+pub const OPERATOR_NAMES_MAX: usize = 10;
+/// A list that operators are shown, where ids are long: cut so that all lists fit into [`PAYLOAD_BYTES_MAX`]. Bytes.
+pub const OPERATOR_LIST_BYTES_MAX: usize = 7 * 1024;
+/// A list of names that operators are shown: the same. Bytes.
+pub const OPERATOR_NAMES_BYTES_MAX: usize = 1024;
+/// What a part of the system does not answer in this time is not shown to operators; standbys are waited for as long.
+pub const OPERATOR_WAIT: Duration = Duration::from_millis(300);
+/// A feed that shows it is given this time at least.
+pub const OPERATOR_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 /// History replicas that are known; others are ignored.
 pub const HISTORY_REPLICAS_MAX: usize = 100;
 

@@ -318,4 +318,8 @@ pub struct Leader {
     pub leader: Incarnation,
     /// The lobby now.
     pub status: Status,
+    /// Since when the first of the queue waits, as the record of its place says; `None`: nobody waits, or an older
+    /// matcher answers. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Box<str>>,
 }

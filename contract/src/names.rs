@@ -194,12 +194,14 @@ pub enum MatcherVerb {
     Terminate,
     /// Anything → [`crate::lobby::Leader`].
     Status,
+    /// Anything → [`crate::inside::LobbyInside`].
+    Look,
 }
 
 impl MatcherVerb {
     /// Every verb.
-    pub const ALL: [MatcherVerb; 4] =
-        [MatcherVerb::Table, MatcherVerb::Claim, MatcherVerb::Terminate, MatcherVerb::Status];
+    pub const ALL: [MatcherVerb; 5] =
+        [MatcherVerb::Table, MatcherVerb::Claim, MatcherVerb::Terminate, MatcherVerb::Status, MatcherVerb::Look];
 
     /// The endpoint's name below `sb.matcher`.
     pub const fn as_str(self) -> &'static str {
@@ -208,6 +210,7 @@ impl MatcherVerb {
             MatcherVerb::Claim => "claim",
             MatcherVerb::Terminate => "terminate",
             MatcherVerb::Status => "status",
+            MatcherVerb::Look => "look",
         }
     }
 
@@ -253,13 +256,23 @@ pub const HISTORY_BEHIND: &str = "sb.history.behind";
 /// A gateway has members of a feed: [`crate::feed::Want`] → [`crate::feed::Wanted`].
 pub const HISTORY_FEED: &str = "sb.history.feed";
 
-/// Anything → the lobby's counts, for everybody to see: [`crate::lobby::Status::counts`].
+/// Anything → the lobby's counts, for everybody to see: [`crate::lobby::Status::counts`], and who waits longest.
 pub const HISTORY_LOBBY: &str = "sb.history.lobby";
 /// Anything → the live gateways with their connections.
 pub const HISTORY_GATEWAYS: &str = "sb.history.gateways";
+/// Anything → the whole system, for operators.
+pub const HISTORY_OPERATOR: &str = "sb.history.operator";
 /// The subjects of this system that a feed may ask, see [`is_reserved`]. They change nothing, and their answers are
-/// made to be seen by clients; others answer with what is said in rooms and chats, or do something.
-pub const FEED_SOURCES: [&str; 2] = [HISTORY_LOBBY, HISTORY_GATEWAYS];
+/// made to be seen by clients, those of the last one by operators alone; others answer with what is said in rooms and
+/// chats, or do something.
+pub const FEED_SOURCES: [&str; 3] = [HISTORY_LOBBY, HISTORY_GATEWAYS, HISTORY_OPERATOR];
+
+/// The micro-service as which a matcher that stands by is found.
+pub const MATCHER_STANDBY: &str = "matcher-standby";
+/// What the metadata of a [`MATCHER_STANDBY`] has its name under.
+pub const MATCHER_STANDBY_NAME: &str = "matcher";
+/// Asks each [`MATCHER_STANDBY`] who it is, as NATS's own tool does.
+pub const MATCHER_STANDBY_PING: &str = "$SRV.PING.matcher-standby";
 
 /// What a request to this subject asks for, in a word: what metrics say of it.
 pub fn asked_for(subject: &str) -> &'static str {
@@ -294,6 +307,9 @@ pub fn gateway_rooms(gateway: &Incarnation) -> String {
 
 /// To every gateway: [`crate::api::Disconnect`]. No gateway's own subject begins like this.
 pub const GATEWAYS_DISCONNECT: &str = "sb.gateways.disconnect";
+
+/// Asks each gateway how it is: anything → [`crate::inside::GatewayInside`].
+pub const GATEWAYS_LOOK: &str = "sb.gateways.look";
 
 /// What operators ask one of the gateways: who is in the room whose id stands at the end. The answer is a
 /// `presence_state`.
@@ -446,6 +462,7 @@ mod tests {
         let (gateway, chat) = (Incarnation::new(), ChatId::new("a-1").expect("an id"));
         for (subject, word) in [
             (MatcherVerb::Claim.subject(), "claim"),
+            (MatcherVerb::Look.subject(), "look"),
             (HISTORY_READ_ALL.to_owned(), "read"),
             (gateway_subject(&gateway), "push"),
             (LogName::Chat(chat.clone()).log_subject(), "log"),

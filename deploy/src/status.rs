@@ -233,7 +233,7 @@ mod tests {
             since: "2023-11-14T22:13:20.050Z".into(),
         };
         let status = Status { epoch: 3, waiting: 5, chatting: 2, finished: 1, teachers: 4, ..Status::default() };
-        let matcher = Some(Leader { v: V1, leader: name("host-def456"), status });
+        let matcher = Some(Leader { v: V1, leader: name("host-def456"), status, waiting_since: None });
         assert_eq!(
             table(&Seen {
                 matcher,

@@ -54,7 +54,7 @@ pub(crate) async fn once<T: DeserializeOwned>(
 /// Whether a request that is done twice does what one does. A claim that is repeated could bring a second student.
 fn is_repeatable(verb: MatcherVerb) -> bool {
     match verb {
-        MatcherVerb::Table | MatcherVerb::Terminate | MatcherVerb::Status => true,
+        MatcherVerb::Table | MatcherVerb::Terminate | MatcherVerb::Status | MatcherVerb::Look => true,
         MatcherVerb::Claim => false,
     }
 }

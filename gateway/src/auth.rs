@@ -45,6 +45,17 @@ pub enum Identity {
     Verified(Box<Verified>),
 }
 
+/// What somebody has to show for itself who joins a feed: each is as good as those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pass {
+    /// A token that says nothing of feeds.
+    Nothing,
+    /// A token that names the feed; or nothing is verified.
+    Token,
+    /// The secret of the HTTP API.
+    Secret,
+}
+
 /// What is known of a socket whose token was verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
@@ -92,17 +103,16 @@ impl Identity {
         }
     }
 
-    /// Whether the token names the feed of this name, or nothing is verified. If not, it says nothing of feeds, and only
-    /// those that ask for no token may be joined.
+    /// What the token is for who joins the feed of this name.
     ///
     /// # Errors
-    /// [`Reason::Unauthorized`]: it names others.
-    pub fn check_feed(&self, name: &str) -> Result<bool, Reason> {
-        let Identity::Verified(verified) = self else { return Ok(true) };
+    /// [`Reason::Unauthorized`]: it names other feeds.
+    pub fn check_feed(&self, name: &str) -> Result<Pass, Reason> {
+        let Identity::Verified(verified) = self else { return Ok(Pass::Token) };
         match &verified.claims.feeds {
-            Some(feeds) if feeds.iter().any(|feed| feed == name) => Ok(true),
+            Some(feeds) if feeds.iter().any(|feed| feed == name) => Ok(Pass::Token),
             Some(_) => Err(Reason::Unauthorized),
-            None => Ok(false),
+            None => Ok(Pass::Nothing),
         }
     }
 

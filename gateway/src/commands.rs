@@ -6,6 +6,7 @@ use switchboard_contract::names::{ChatId, SessionKey, UserId};
 use switchboard_contract::presence::Delta;
 use switchboard_contract::room::{Change, Rank};
 
+use crate::auth::Pass;
 use crate::payload::{HistoryParams, Message};
 
 /// What a socket tells a feed.
@@ -17,8 +18,8 @@ pub enum FeedCommand {
         chan: ChannelId,
         /// Which request.
         serial: u32,
-        /// Its token names the feed, or nothing is verified.
-        named: bool,
+        /// What it has to show.
+        pass: Pass,
     },
     /// The member is gone.
     Leave {

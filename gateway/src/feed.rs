@@ -19,6 +19,7 @@ use switchboard_contract::names::FeedId;
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire;
 
+use crate::auth::Pass;
 use crate::mailbox::{Broadcast, Event, Outcome};
 
 /// The reply to a join before the first poll has brought a value.
@@ -80,8 +81,8 @@ enum Line {
 #[derive(Clone, Copy, Debug)]
 struct Terms {
     interval: Duration,
-    /// Only those may join whose tokens name the feed.
-    token: bool,
+    /// What who joins has to show at least.
+    wants: Pass,
 }
 
 #[derive(Debug)]
@@ -89,8 +90,7 @@ struct Member<M> {
     mailbox: M,
     /// The join that is not answered yet.
     joining: Option<u32>,
-    /// Its token names the feed.
-    named: bool,
+    pass: Pass,
 }
 
 impl<M: Clone> Feed<M> {
@@ -136,11 +136,11 @@ impl<M: Clone> Feed<M> {
         mailbox: M,
         chan: ChannelId,
         serial: u32,
-        named: bool,
+        pass: Pass,
         now: Instant,
         out: &mut Vec<Effect<M>>,
     ) {
-        self.members.insert(chan, Member { mailbox, joining: Some(serial), named });
+        self.members.insert(chan, Member { mailbox, joining: Some(serial), pass });
         if let Some(terms) = self.terms {
             self.admit(chan, terms, out);
             self.linger(now);
@@ -187,12 +187,17 @@ impl<M: Clone> Feed<M> {
     /// What history answered, if it did.
     pub fn answered(&mut self, answer: Option<Wanted>, now: Instant, out: &mut Vec<Effect<M>>) {
         let (fed, refused) = answer.map_or((None, None), |wanted| (wanted.feed, wanted.refused));
-        if let Some(Fed { interval_ms, token, last, stale }) = fed {
+        if let Some(Fed { interval_ms, token, secret, last, stale }) = fed {
             if self.terms.is_none() {
                 self.heard = now;
             }
             let interval = Duration::from_millis(interval_ms).min(limits::FEED_INTERVAL_MAX);
-            let terms = Terms { interval, token };
+            let wants = match (secret, token) {
+                (true, _) => Pass::Secret,
+                (false, true) => Pass::Token,
+                (false, false) => Pass::Nothing,
+            };
+            let terms = Terms { interval, wants };
             self.terms = Some(terms);
             let version = last.as_ref().map_or((0, 0), |last| last.version);
             if version > self.version() {
@@ -310,8 +315,8 @@ impl<M: Clone> Feed<M> {
 
     /// Answers a join from what is known.
     fn admit(&mut self, chan: ChannelId, terms: Terms, out: &mut Vec<Effect<M>>) {
-        let Some(Member { mailbox, joining, named }) = self.members.get_mut(&chan) else { return };
-        if terms.token && !*named {
+        let Some(Member { mailbox, joining, pass }) = self.members.get_mut(&chan) else { return };
+        if *pass < terms.wants {
             return self.refuse(chan, Reason::Unauthorized, out);
         }
         let Some(serial) = joining.take() else { return };

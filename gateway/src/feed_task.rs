@@ -128,7 +128,7 @@ impl Task {
 
     fn command(&mut self, id: FeedId, command: FeedCommand, mailbox: Mailbox) {
         match command {
-            FeedCommand::Join { chan, serial, named } => {
+            FeedCommand::Join { chan, serial, pass } => {
                 if !self.feeds.contains_key(&id) {
                     if self.feeds.len() >= limits::GATEWAY_FEEDS_MAX {
                         observe::full("feeds");
@@ -139,7 +139,7 @@ impl Task {
                     let feed = Feed::new(&id, Instant::now());
                     self.feeds.insert(id.clone(), Entry { feed, life: self.lives, line: None });
                 }
-                self.touch(&id, |feed, now, out| feed.join(mailbox, chan, serial, named, now, out));
+                self.touch(&id, |feed, now, out| feed.join(mailbox, chan, serial, pass, now, out));
             }
             FeedCommand::Leave { chan } => self.touch(&id, |feed, now, _| feed.leave(chan, now)),
         }
@@ -233,7 +233,7 @@ impl Task {
                 observe::FEED_WANTS.increment(1);
                 let (nats, key) = known();
                 self.work.push(Box::pin(async move {
-                    let want = Want { v: V1, feed: key.0.clone() };
+                    let want = Want { v: V1, feed: key.0.clone(), keeps_secrets: true };
                     let answer = ask(&nats, names::HISTORY_FEED, &want, "wanted", limits::FEED_WANT_TIMEOUT).await;
                     Work::Answered(key, answer)
                 }));

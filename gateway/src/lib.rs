@@ -83,7 +83,7 @@ pub struct Args {
     /// May be given several times, or separated by commas.
     #[arg(long = "allowed-origin", env = "SWITCHBOARD_ALLOWED_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
     pub allowed_origins: Vec<String>,
-    /// Secret of the HTTP API. Without one the API refuses everybody.
+    /// Secret of the HTTP API, and of feeds that ask for it. Without one both refuse everybody.
     #[arg(long, env = "SWITCHBOARD_API_SECRET", hide_env_values = true)]
     pub api_secret: Option<Secret>,
     /// An origin whose pages may use the HTTP API from a browser, such as `https://example.org`, or "*" for any.
@@ -148,7 +148,12 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     tokio::spawn(background.clone().run_until_cancelled_owned(disconnecting));
     let beating = beat(nats.clone(), incarnation.clone(), gateway.clone(), presence.clone());
     tokio::spawn(background.clone().run_until_cancelled_owned(beating));
-    let answering = inside::serve(inside::start(&nats).await?, presence.clone());
+    let answering = inside::serve(
+        inside::start(&nats, &incarnation).await?,
+        incarnation.clone(),
+        gateway.clone(),
+        presence.clone(),
+    );
     tokio::spawn(background.clone().run_until_cancelled_owned(answering));
     let keeping = carried::keep(nats.clone(), record(incarnation.clone(), gateway.clone(), address));
     tokio::spawn(background.clone().run_until_cancelled_owned(keeping));
@@ -164,6 +169,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     }
 
     readiness.set(Err("draining"));
+    gateway.set_draining();
     observe::draining();
     tokio::time::sleep(limits::DRAIN_DELAY).await;
     accepting.cancel();
@@ -220,6 +226,7 @@ async fn start(args: &Args, auth: Auth, incarnation: &Incarnation) -> anyhow::Re
         capacity: args.max_capacity,
         idle: Duration::from_secs(args.idle_timeout),
         users: limiter,
+        secret: args.api_secret.clone().and_then(Secret::configured),
     };
     let (feeds, feed_task) = feed_task::start(nats.clone());
     let gateway = Arc::new(Gateway::new(lobby, hub, feeds, auth, limits, args.allowed_origins.clone()));

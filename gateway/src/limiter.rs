@@ -79,6 +79,8 @@ pub struct Limiter {
 struct Users {
     clock: Given,
     users: HashMap<UserId, User>,
+    /// All of whom it is not known who they are.
+    nobody: Option<User>,
 }
 
 /// The time as the last caller gave it. It does not go back.
@@ -132,6 +134,30 @@ impl Limiter {
             let allowed = allow(&mut user.joins, rates.joins, clock);
             allowed.map_err(|after| user.refused(after, rates, now))
         })
+    }
+
+    /// Somebody joins a feed with a secret, the right one or not: as a user, or as nobody in particular, who all count
+    /// together. Whether one wrong secret too many has come with it: then the socket is to be closed.
+    ///
+    /// # Errors
+    /// If too many wrong ones have come before. That goes for the right one too: else it would be told from others.
+    pub fn guess(&self, user: Option<&UserId>, right: bool, now: Instant) -> Result<bool, Refused> {
+        let mut out = false;
+        let mut guessed = |user: &mut User, rates: &Rates, _: &Given| {
+            if let Some(after) = user.waits(now) {
+                return Err(Refused { after, out: false });
+            }
+            out = !right && user.refused(Duration::ZERO, rates, now).out;
+            Ok(())
+        };
+        match user {
+            Some(user) => self.check(user, now, guessed)?,
+            None => {
+                let Users { clock, nobody, .. } = &mut *self.lock();
+                guessed(nobody.get_or_insert_with(|| User::new(now)), &self.rates, clock)?;
+            }
+        }
+        Ok(out)
     }
 
     /// A user who is no moderator sends what is not logged.
@@ -203,7 +229,7 @@ impl Limiter {
         ask: impl FnOnce(&mut User, &Rates, &Given) -> Result<(), Refused>,
     ) -> Result<(), Refused> {
         let mut users = self.lock();
-        let Users { clock, users } = &mut *users;
+        let Users { clock, users, .. } = &mut *users;
         let since = now.saturating_duration_since(self.begin).as_nanos();
         clock.0.fetch_max(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
         if let Some(user) = users.get_mut(user) {

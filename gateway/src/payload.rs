@@ -8,6 +8,7 @@ use switchboard_contract::names::UserId;
 use switchboard_contract::reason::Reason;
 use utoipa::IntoParams;
 
+use crate::api::secret::Secret;
 use crate::auth::token::Token;
 use crate::frame::{Payload, push_json_string};
 use crate::object::{self, Object};
@@ -157,6 +158,13 @@ pub struct JoinUser {
     pub settings: TeacherSettings,
     /// In a chat: the last sequence that the client has.
     pub last_seq: Option<u64>,
+}
+
+/// The payload of a join of a feed.
+#[derive(Debug, Deserialize)]
+pub struct FeedJoin {
+    /// The secret of the HTTP API, or what is taken for it.
+    pub secret: Option<Secret>,
 }
 
 /// Checks a capacity that a teacher names against the server's limit.

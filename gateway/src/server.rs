@@ -32,7 +32,7 @@ use crate::hub::Hub;
 use crate::lobby_task::LobbyHandle;
 use crate::mailbox::{Event, Mailbox};
 use crate::page::{File, Page};
-use crate::session::SessionLimits;
+use crate::session::{SessionLimits, Totals};
 use crate::{handshake, observe, socket};
 
 /// The same endpoint under all four: phoenix.js appends `/websocket`, clients of 2015 connect to the bare path.
@@ -51,13 +51,14 @@ pub struct Gateway {
     pub feeds: FeedHandle,
     /// Limits of each session.
     pub limits: Arc<SessionLimits>,
-    /// Numbers the channels.
-    pub channel_ids: Arc<AtomicU64>,
+    /// What the sessions count.
+    pub totals: Arc<Totals>,
     /// Origins that may connect although they are another host's.
     pub allowed_origins: Vec<String>,
     sockets: Mutex<HashMap<u64, Mailbox>>,
     socket_ids: AtomicU64,
     away: AtomicBool,
+    draining: AtomicBool,
 }
 
 /// A socket's place among the open ones; dropping it frees the place.
@@ -90,11 +91,12 @@ impl Gateway {
             hub,
             feeds,
             limits: Arc::new(limits),
-            channel_ids: Arc::new(AtomicU64::new(0)),
+            totals: Arc::default(),
             allowed_origins,
             sockets: Mutex::new(HashMap::new()),
             socket_ids: AtomicU64::new(0),
             away: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
         }
     }
 
@@ -120,6 +122,15 @@ impl Gateway {
 
     pub(crate) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Whether the process stops, and the sockets are closed.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     fn mailboxes(&self) -> Vec<Mailbox> {

@@ -83,7 +83,7 @@ pub async fn serve(mut ws: Box<WebSocket>, vsn: Vsn, identity: Identity, gateway
     let (mailbox, mut events) = Mailbox::new();
     let registered = gateway.register(&mailbox);
     let mut socket = Socket {
-        session: Session::new(vsn, identity, gateway.limits.clone(), gateway.channel_ids.clone(), Instant::now()),
+        session: Session::new(vsn, identity, gateway.limits.clone(), gateway.totals.clone(), Instant::now()),
         gateway: gateway.clone(),
         mailbox,
         flow: Flow::new(Instant::now()),

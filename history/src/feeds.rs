@@ -26,7 +26,7 @@ use self::config::Catalogue;
 use self::source::Sources;
 
 pub(crate) use self::metrics::describe;
-pub(crate) use self::task::Feeds;
+pub(crate) use self::task::{Feeds, Known, Questions};
 
 /// A configuration, and its sources, none of them connected yet.
 pub(crate) struct Configured {

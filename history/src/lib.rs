@@ -3,13 +3,16 @@
 //! [`log`] decides what is kept and what a read answers, [`room`] what a room's log means, [`waiters`] who waits for
 //! what; they are pure. One task owns them (`serve`); a second one (`follow`) feeds it the stream. The replica that
 //! holds the lease (`lead`) looks after the lives of rooms ([`keeper`]) and tells their [`keywords`] ([`herald`]).
-//! Beside that, [`feeds`]: sources that are polled once for everybody; two of these are this system (`system`).
+//! Beside that, [`feeds`]: sources that are polled once for everybody; three of these are this system (`system`,
+//! `inside`).
 
 mod chat;
 mod errands;
 pub mod feeds;
 mod follow;
+mod gather;
 pub mod herald;
+mod inside;
 pub mod keeper;
 pub mod keywords;
 mod lead;
@@ -32,7 +35,8 @@ use switchboard_contract::admin::{self, Readiness};
 use switchboard_contract::carried;
 use switchboard_contract::limits;
 use switchboard_contract::names::{
-    HISTORY_BEHIND, HISTORY_FEED, HISTORY_GATEWAYS, HISTORY_LOBBY, HISTORY_READ, HISTORY_READ_ALL, Incarnation, RoomId,
+    HISTORY_BEHIND, HISTORY_FEED, HISTORY_GATEWAYS, HISTORY_LOBBY, HISTORY_OPERATOR, HISTORY_READ, HISTORY_READ_ALL,
+    Incarnation, RoomId,
 };
 use switchboard_contract::nats::Nats;
 use switchboard_contract::process::{CommonArgs, millis, number};
@@ -120,7 +124,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     tokio::spawn(stop.clone().run_until_cancelled_owned(carried::keep_any(nats.clone(), SERVICE, incarnation.clone())));
     let (feed, fed) = mpsc::channel(limits::HISTORY_CHUNKS_MAX);
     tokio::spawn(follow(nats.clone(), replicas, What::Log(log_age), feed));
-    let feeds = Feeds::start(&nats, replicas, &incarnation, configured).await?;
+    let (feeds, questions) = Feeds::start(&nats, replicas, &incarnation, configured).await?;
     let window = Duration::from_millis(args.keyword_window_ms);
     let mut server = Server::new(nats.clone(), args.memory_bytes, window, records, fed);
     readiness.set(Err("catching up"));
@@ -148,13 +152,15 @@ pub async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     // And these: who asks takes the first answer, and one that is paused keeps none from it.
     let lobby = serve("lobby", incarnation.as_str(), HISTORY_LOBBY).await?;
     let gateways = serve("gateways", incarnation.as_str(), HISTORY_GATEWAYS).await?;
+    let operator = serve("operator", incarnation.as_str(), HISTORY_OPERATOR).await?;
     nats.round_trip(limits::START_TIMEOUT).await.context("NATS went away at the start")?;
     tracing::info!(history = %incarnation, "caught up");
     let lead = Lead::new(&nats, &incarnation, Duration::from_millis(args.room_linger_ms), window);
     let feeds = AbortOnDropHandle::new(tokio::spawn(feeds.run(wants, stop.clone())));
     let fed = async { feeds.await.context("the task of feeds failed")? };
     // In a task of its own, so that it does not wait for logs, nor they for it.
-    let system = AbortOnDropHandle::new(tokio::spawn(system::serve(nats, lobby, gateways, stop.clone())));
+    let system =
+        AbortOnDropHandle::new(tokio::spawn(system::serve(nats, questions, [lobby, gateways, operator], stop.clone())));
     let asked = async { system.await.context("the task that answers about the system failed")? };
     tokio::try_join!(server.serve([reads, read_alls, behinds], lead, &readiness, &stop), fed, asked).map(|_| ())
 }

@@ -1,6 +1,6 @@
 //! KV `rooms`, reading all of it; and single records of it and of KV `feeds`, by compare and set.
 //!
-//! And all records of KV `gateways`, whose writers are the gateways.
+//! And what is shown of KV `gateways`, whose writers are the gateways, and of KV `feeds`: many records at once.
 //!
 //! Each write is a rollup, as those of KV `lobby` are: what the bucket's limit drops, a crash of NATS would bring back.
 
@@ -16,9 +16,10 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switchboard_contract::ack::{Outcome, is_marker};
+use switchboard_contract::feed::FeedRecord;
 use switchboard_contract::limits::{PURGE_TTL, REQUEST_TIMEOUT, START_TIMEOUT};
 use switchboard_contract::lobby::GatewayRecord;
-use switchboard_contract::names::{self, GATEWAYS_BUCKET, ROOMS_BUCKET, RoomId};
+use switchboard_contract::names::{self, FeedId, GATEWAYS_BUCKET, ROOMS_BUCKET, RoomId};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::room::RoomRecord;
 use switchboard_contract::streams::Asset;
@@ -86,15 +87,42 @@ async fn read_all(nats: &Nats) -> anyhow::Result<Vec<(RoomId, RoomRecord)>> {
     bail!("reading the records ended early")
 }
 
-/// What the gateways that live say of themselves: at most the 1,024 that NATS allows. Any replica of the bucket answers,
-/// so it may be a moment old. The record of one that has said goodbye is gone; that of a dead one stays until it
-/// expires, [`GATEWAY_RECORD_TTL`](switchboard_contract::limits::GATEWAY_RECORD_TTL) after its last write.
+/// What the gateways that live say of themselves: at most the 1,024 that NATS allows. The record of one that has said
+/// goodbye is gone; that of a dead one stays until it expires,
+/// [`GATEWAY_RECORD_TTL`](switchboard_contract::limits::GATEWAY_RECORD_TTL) after its last write.
 ///
 /// # Errors
-/// If they have not all come within [`REQUEST_TIMEOUT`], or there are more.
+/// As [`last_of`].
 pub(crate) async fn gateways(nats: &Nats) -> anyhow::Result<Vec<GatewayRecord>> {
-    let stream = Asset::Gateways.stream();
-    let body = serde_json::json!({ "multi_last": [names::bucket_subjects(GATEWAYS_BUCKET)] }).to_string();
+    last_of(nats, Asset::Gateways, &[names::bucket_subjects(GATEWAYS_BUCKET)], "gateway_record").await
+}
+
+/// The records of these feeds, but for those that are gone.
+///
+/// # Errors
+/// As [`last_of`].
+pub(crate) async fn feeds(nats: &Nats, feeds: &[FeedId]) -> anyhow::Result<Vec<FeedRecord>> {
+    let subjects: Vec<String> = feeds.iter().map(FeedId::record_subject).collect();
+    // NATS takes no subjects for all.
+    if subjects.is_empty() {
+        return Ok(Vec::new());
+    }
+    last_of(nats, Asset::Feeds, &subjects, "feed_record").await
+}
+
+/// All records of a bucket with these subjects. Any replica of the bucket answers, so they may be a moment old. One
+/// that is not understood is left out, and counted.
+///
+/// # Errors
+/// If they have not all come within [`REQUEST_TIMEOUT`], or there are more than NATS allows.
+async fn last_of<R: DeserializeOwned>(
+    nats: &Nats,
+    bucket: Asset,
+    subjects: &[String],
+    kind: &'static str,
+) -> anyhow::Result<Vec<R>> {
+    let stream = bucket.stream();
+    let body = serde_json::json!({ "multi_last": subjects }).to_string();
     let reading = async {
         // Each record is a message of its own, so this is no request with one answer.
         let inbox = nats.client.new_inbox();
@@ -104,9 +132,9 @@ pub(crate) async fn gateways(nats: &Nats) -> anyhow::Result<Vec<GatewayRecord>> 
         while let Some(answer) = answers.next().await {
             match answer.status.map(|status| status.as_u16()) {
                 None if is_marker(answer.headers.as_ref()) => {}
-                None => match decode("gateway_record", &answer.payload) {
+                None => match decode(kind, &answer.payload) {
                     Ok(record) => records.push(record),
-                    Err(error) => tracing::debug!(%error, "a gateway's record is not understood"),
+                    Err(error) => tracing::debug!(%error, "a record is not understood"),
                 },
                 Some(END_OF_BATCH | NO_MESSAGES) => return Ok(records),
                 Some(status) => bail!("{stream} cannot be read: status {status}"),

@@ -1,9 +1,12 @@
-//! Two questions about the system itself, for feeds to ask: the lobby's counts, and the live gateways.
+//! Three questions about the system itself, for feeds to ask: the lobby's counts, the live gateways, and all of it for
+//! operators ([`crate::inside`]).
 //!
-//! A feed shows its source's answer to clients as it is, so these are made for everybody's eyes. Beside the counts, the
-//! matcher would name who leads, and count epochs; a gateway's record has an address and a version. Those are for
-//! operators. A gateway's name is in its answer, because nothing else tells two of them apart: who does not want it
-//! seen gives the feed `token = true`.
+//! A feed shows its source's answer to clients as it is, so the first two are made for everybody's eyes. Beside the
+//! counts, the matcher would name who leads, and count epochs; a gateway's record has an address and a version. Those
+//! are for operators. A gateway's name is in its answer, because nothing else tells two of them apart: who does not
+//! want it seen gives the feed `token = true`.
+
+use std::fmt::Write as _;
 
 use anyhow::{Context as _, bail};
 use async_nats::service::endpoint::Endpoint;
@@ -17,8 +20,9 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::wire::{decode, encode};
 use tokio_util::sync::CancellationToken;
 
-use crate::records;
+use crate::feeds::Questions;
 use crate::serve::{refuse, respond};
+use crate::{inside, records};
 
 /// The live gateways, as clients see them. The same gateways are the same text: a feed tells what has changed.
 #[derive(Debug, Serialize)]
@@ -64,28 +68,36 @@ impl Gateways {
 enum About {
     Lobby,
     Gateways,
+    Inside,
 }
 
-/// Answers both until `stop`.
+/// Answers all until `stop`.
 ///
 /// # Errors
 /// If an endpoint ends before.
 pub(crate) async fn serve(
     nats: Nats,
-    lobby: Endpoint,
-    gateways: Endpoint,
+    questions: Questions,
+    [lobby, gateways, inside]: [Endpoint; 3],
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let lobby = answer(&nats, About::Lobby, lobby, stop.clone());
-    let gateways = answer(&nats, About::Gateways, gateways, stop);
-    tokio::try_join!(lobby, gateways).map(|_| ())
+    let known = (&nats, &questions);
+    let lobby = answer(known, About::Lobby, lobby, stop.clone());
+    let gateways = answer(known, About::Gateways, gateways, stop.clone());
+    let inside = answer(known, About::Inside, inside, stop);
+    tokio::try_join!(lobby, gateways, inside).map(|_| ())
 }
 
-async fn answer(nats: &Nats, about: About, mut endpoint: Endpoint, stop: CancellationToken) -> anyhow::Result<()> {
+async fn answer(
+    known: (&Nats, &Questions),
+    about: About,
+    mut endpoint: Endpoint,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let asked = (&mut endpoint).take_until(stop.clone().cancelled_owned());
     asked
         .for_each_concurrent(FEED_QUESTIONS_MAX, |request| async move {
-            match work_out(nats, about).await {
+            match work_out(known, about).await {
                 Ok(answer) => {
                     respond(&request, answer).await;
                 }
@@ -101,14 +113,19 @@ async fn answer(nats: &Nats, about: About, mut endpoint: Endpoint, stop: Cancell
     Ok(())
 }
 
-async fn work_out(nats: &Nats, about: About) -> anyhow::Result<Bytes> {
+async fn work_out((nats, questions): (&Nats, &Questions), about: About) -> anyhow::Result<Bytes> {
     match about {
         About::Lobby => {
             let status = MatcherVerb::Status.subject();
             let answer = nats.request(status, Bytes::new(), REQUEST_TIMEOUT).await.context("the matcher")?;
-            let leader: Leader = decode("leader", &answer.payload)?;
-            Ok(leader.status.counts().into())
+            let Leader { status, waiting_since, .. } = decode("leader", &answer.payload)?;
+            // Among the counts, as their last one.
+            let mut json = status.counts();
+            json.truncate(json.len() - 1);
+            write!(json, ",\"waiting_since\":{}}}", serde_json::to_string(&waiting_since)?)?;
+            Ok(json.into())
         }
+        About::Inside => Ok(inside::look(nats, questions).await),
         About::Gateways => Ok(encode(&Gateways::of(records::gateways(nats).await?))),
     }
 }

@@ -13,6 +13,7 @@
 mod board;
 mod chats;
 mod load;
+mod look;
 mod places;
 mod roster;
 mod steps;
@@ -32,10 +33,11 @@ use switchboard_contract::names::{ChatId, Incarnation, LobbyKey, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::V1;
 
-pub use types::{Batch, Config, Counters, Effect, Held, Input, Loaded, Now, Record, Token};
+pub use types::{Batch, Config, Counters, Effect, Held, Input, Loaded, Now, Record, Token, View};
 
 use board::Board;
 use chats::Chat;
+use look::Looks;
 use places::Places;
 use roster::{Student, Teacher};
 use steps::Job;
@@ -76,6 +78,8 @@ pub struct Core {
     pending: Pending,
     in_flight: Option<Sealed>,
     board: Board,
+    /// Since when the first of the queue waits, as it is committed.
+    waiting_since: Option<Box<str>>,
     places: Places,
     counters: Counters,
 }
@@ -84,6 +88,7 @@ pub struct Core {
 #[derive(Debug, Default)]
 struct Pending {
     replies: Vec<Reply>,
+    looks: Vec<Token>,
     tells: BTreeSet<ChatId>,
     logs: BTreeSet<ChatId>,
 }
@@ -103,7 +108,9 @@ struct Sealed {
     /// How many records the batch has behind its last student's, if it has one. The sequences of a batch are without
     /// gaps, so this gives that record's: the version that a later leader finds.
     behind_students: Option<usize>,
+    waiting_since: Option<Box<str>>,
     replies: Vec<Reply>,
+    looks: Option<Looks>,
     tells: BTreeMap<GatewayNo, Vec<NewChat>>,
     logs: Vec<(ChatId, switchboard_contract::lobby::ChatEvent)>,
     positions: Vec<(GatewayNo, Positions)>,
@@ -157,6 +164,7 @@ impl Core {
             pending: Pending::default(),
             in_flight: None,
             board: Board::new(Status { epoch, ..Status::default() }),
+            waiting_since: None,
             places: Places::default(),
             counters: Counters::default(),
         }
@@ -239,10 +247,9 @@ impl Core {
         Held { gateways: self.gateways.names().count(), rows: self.gateways.rows(), chats: self.chats.len() }
     }
 
-    /// Since when the first of the queue waits, as its record says.
+    /// Since when the first of the queue waits, as its record says; like [`Core::status`], as it is committed.
     pub fn waiting_since(&self) -> Option<&str> {
-        let (_, first) = self.queue.first_key_value()?;
-        Some(&self.students.get(first)?.record.as_ref()?.since)
+        self.waiting_since.as_deref()
     }
 
     /// Rows and other inputs that wait for room in a batch.
@@ -327,7 +334,7 @@ impl Core {
             LobbyKey::Teacher(id) => Some(Record::Teacher(self.teachers.get(id)?.record.clone())),
             LobbyKey::Student(id) => Some(Record::Student(self.students.get(id)?.record.clone()?)),
             LobbyKey::Queue(ticket) => {
-                let student = self.students.get(self.queue.get(ticket)?)?.record.as_ref()?;
+                let student = self.waiting(self.queue.get(ticket)?)?;
                 Some(Record::Queue(switchboard_contract::lobby::QueueRecord {
                     v: V1,
                     student: student.id.clone(),
@@ -340,6 +347,7 @@ impl Core {
 
     /// Closes what has been collected: from here on it does not change.
     fn seal(&mut self, now: Duration, behind_students: Option<usize>) -> Sealed {
+        let first = self.queue.first_key_value().and_then(|(_, id)| self.waiting(id));
         Sealed {
             status: Status {
                 v: V1,
@@ -351,7 +359,9 @@ impl Core {
                 finished: self.finished,
             },
             behind_students,
+            waiting_since: first.map(|first| first.since.as_str().into()),
             replies: std::mem::take(&mut self.pending.replies),
+            looks: self.take_looks(),
             tells: self.take_tells(now),
             logs: self.take_logs(now),
             positions: self.positions(now),
@@ -361,6 +371,7 @@ impl Core {
     /// Lets out what is committed. The status first: who is told that it waits is counted by then.
     fn emit(&mut self, now: Duration, sealed: Sealed, effects: &mut Vec<Effect>) {
         self.board.commit(sealed.status);
+        self.waiting_since = sealed.waiting_since;
         effects.extend(self.board.publish(now).map(Effect::Status));
         for reply in sealed.replies {
             effects.push(match reply {
@@ -371,6 +382,7 @@ impl Core {
                 Reply::Done { token, refused } => Effect::Done(token, Done { v: V1, epoch: self.epoch, refused }),
             });
         }
+        effects.extend(sealed.looks.map(|looks| looks.seen(sealed.status)));
         let pushes = (sealed.tells.iter())
             .flat_map(|(no, chats)| chats.chunks(NEW_CHATS_PER_PUSH).map(|part| (*no, part.to_vec(), None)))
             .chain(sealed.positions.into_iter().map(|(no, positions)| (no, Vec::new(), Some(positions))));

@@ -15,6 +15,7 @@ use futures_util::stream::{FuturesUnordered, SelectAll, StreamExt as _};
 use switchboard_contract::ack::Outcome;
 use switchboard_contract::admin::Readiness;
 use switchboard_contract::alive::Alive;
+use switchboard_contract::inside::LobbyInside;
 use switchboard_contract::lease::Lease;
 use switchboard_contract::limits::{BATCH_INTERVAL, DEAD_AFTER, HEARTBEAT, MATCHER_INBOX_MAX, REQUEST_TIMEOUT};
 use switchboard_contract::lobby::{Done, Heartbeat, Leader, Push, Status};
@@ -22,14 +23,14 @@ use switchboard_contract::names::{self, Incarnation, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
 use switchboard_contract::trace::Span;
-use switchboard_contract::wire::{V1, decode, encode};
+use switchboard_contract::wire::{V1, decode, encode, timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::alive::Strangers;
-use crate::core::{Config, Core, Counters, Effect, Input, Now, Token};
+use crate::core::{Config, Core, Counters, Effect, Input, Now, Token, View};
 use crate::endpoints::{Requests, listen};
 use crate::observe;
 use crate::outbox::{Out, Outbox};
@@ -261,10 +262,12 @@ impl<'a> Term<'a> {
         let body = &request.message.payload;
         let input = match verb {
             MatcherVerb::Status => {
-                let leader = Leader { v: V1, leader: self.me.clone(), status: self.core.status() };
+                let waiting_since = self.core.waiting_since().map(Into::into);
+                let leader = Leader { v: V1, leader: self.me.clone(), status: self.core.status(), waiting_since };
                 self.outbox.send(Out::Reply(request, encode(&leader)));
                 return;
             }
+            MatcherVerb::Look => Ok(Input::Look(token)),
             MatcherVerb::Table => decode("table", body).map(|table| Input::Table(token, table)),
             MatcherVerb::Claim => decode("claim", body).map(|claim| Input::Claim(token, claim)),
             MatcherVerb::Terminate => decode("terminate", body).map(|terminate| Input::Terminate(token, terminate)),
@@ -286,7 +289,7 @@ impl<'a> Term<'a> {
         if self.waiting.len() >= MATCHER_INBOX_MAX {
             observe::full("requests");
             let done = Done { v: V1, epoch: self.epoch.number, refused: Some(Reason::Unavailable) };
-            if !matches!(input, Input::Table(..)) {
+            if !matches!(input, Input::Table(..) | Input::Look(_)) {
                 self.outbox.send(Out::Reply(request, encode(&done)));
             }
             return;
@@ -302,6 +305,10 @@ impl<'a> Term<'a> {
             match effect {
                 Effect::TableReply(token, reply) => self.reply(token, encode(&reply)),
                 Effect::Done(token, done) => self.reply(token, encode(&done)),
+                Effect::Looked(tokens, view) => {
+                    let body = self.inside(view);
+                    tokens.into_iter().for_each(|token| self.reply(token, body.clone()));
+                }
                 Effect::Forget(token) => drop(self.waiting.remove(&token)),
                 Effect::Status(status) => self.outbox.send(Out::Publish(names::LOBBY_STATUS.into(), encode(&status))),
                 Effect::Push(gateway, push) if push.new_chats.is_empty() => {
@@ -315,6 +322,11 @@ impl<'a> Term<'a> {
                 Effect::Log(chat, event) => self.ask(|nats| tell::log(nats, chat, event)),
             }
         }
+    }
+
+    fn inside(&self, View { status, queue, chats }: View) -> Bytes {
+        let since = timestamp(self.epoch.since).into();
+        encode(&LobbyInside { v: V1, leader: self.me.clone(), since, status, queue, chats })
     }
 
     fn ask(&mut self, asked: impl FnOnce(Nats) -> Asked) {
@@ -415,14 +427,13 @@ impl<'a> Term<'a> {
         let _ = self.service.stop().await;
         // What is not committed by now never is: who asked for it hears so, and asks the next leader. Only the end of a
         // chat may be committed, and miss its log entry; a second time does no harm there. Tables get no answer:
-        // gateways send them anew once another one leads. If a batch's fate is unknown, nobody gets one.
+        // gateways send them anew once another one leads; nor does who only looks. If a batch's fate is unknown, nobody
+        // gets one.
         let body = encode(&Done { v: V1, epoch: self.epoch.number, refused: Some(Reason::Unavailable) });
-        let table = MatcherVerb::Table.subject();
-        for request in self
-            .waiting
-            .into_values()
-            .map(|(request, _)| request)
-            .filter(|request| known && *request.message.subject != *table)
+        let unanswered = [MatcherVerb::Table, MatcherVerb::Look].map(MatcherVerb::subject);
+        let answered = |request: &Request| unanswered.iter().all(|subject| *request.message.subject != **subject);
+        for request in
+            self.waiting.into_values().map(|(request, _)| request).filter(|request| known && answered(request))
         {
             self.outbox.send(Out::Reply(request, body.clone()));
         }

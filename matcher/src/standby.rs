@@ -1,7 +1,10 @@
 //! Standing by: everything is there to lead, and the lease is somebody else's.
 
+use std::collections::HashMap;
+
 use anyhow::Context as _;
 use async_nats::Message;
+use async_nats::service::{Service, ServiceExt as _};
 use futures_util::future::FutureExt as _;
 use futures_util::stream::StreamExt as _;
 use switchboard_contract::admin::Readiness;
@@ -10,6 +13,7 @@ use switchboard_contract::limits::LEASE_POLL;
 use switchboard_contract::lobby::Status;
 use switchboard_contract::names::{self, Incarnation};
 use switchboard_contract::nats::Nats;
+use switchboard_contract::version::version;
 use switchboard_contract::wire::decode;
 use tokio::time::MissedTickBehavior;
 
@@ -23,6 +27,27 @@ pub(crate) struct Standby {
     nats: Nats,
     me: Incarnation,
     heard: Option<Status>,
+}
+
+/// Shows this matcher as one that stands by, until it is dropped: a micro-service that can be asked nothing but who it
+/// is.
+struct Shown(Option<Service>);
+
+impl Shown {
+    async fn start(nats: &Nats, me: &Incarnation) -> anyhow::Result<Shown> {
+        let service = nats.client.service_builder().description("Stands by to lead the lobby");
+        let name = HashMap::from([(names::MATCHER_STANDBY_NAME.to_owned(), me.to_string())]);
+        let service = service.metadata(name).start(names::MATCHER_STANDBY, version()).await;
+        Ok(Shown(Some(service.map_err(anyhow::Error::from_boxed).context("cannot be shown to stand by")?)))
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        // A service that is only dropped goes on. To stop it waits for nothing.
+        let stopped = self.0.take().map(|service| service.stop().now_or_never());
+        debug_assert!(stopped.flatten().is_some(), "it has waited");
+    }
 }
 
 impl Standby {
@@ -51,6 +76,7 @@ impl Standby {
         let mut poll = tokio::time::interval(LEASE_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leader = None;
+        let mut shown = None;
         loop {
             tokio::select! {
                 message = statuses.next() => self.take(&message.context("the connection to NATS has ended")?),
@@ -68,6 +94,9 @@ impl Standby {
                             return Ok(*lease);
                         }
                         Attempt::Taken(holder) => {
+                            if shown.is_none() {
+                                shown = Some(Shown::start(&self.nats, &self.me).await?);
+                            }
                             if leader.as_ref() != Some(&holder) {
                                 tracing::info!(matcher = %holder, "standing by for the one that leads");
                                 leader = Some(holder);

@@ -40,6 +40,8 @@ pub struct Epoch {
     pub number: u64,
     /// Its record's sequence in the bucket's stream: what guards every write.
     pub revision: u64,
+    /// When it began.
+    pub since: SystemTime,
 }
 
 /// Who leads, as the bucket has it: the record and its sequence.
@@ -85,7 +87,8 @@ async fn try_acquire(
     before: Option<(EpochRecord, u64)>,
 ) -> anyhow::Result<Option<Epoch>> {
     let (number, expected) = before.map_or((1, 0), |(record, seq)| (record.epoch + 1, seq));
-    let record = EpochRecord { v: V1, epoch: number, leader: me.clone(), since: timestamp(SystemTime::now()) };
+    let since = SystemTime::now();
+    let record = EpochRecord { v: V1, epoch: number, leader: me.clone(), since: timestamp(since) };
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(expected));
     headers.insert("Nats-Rollup", "sub");
@@ -94,7 +97,7 @@ async fn try_acquire(
         .await
         .map(|message| serde_json::from_slice::<Ack>(&message.payload));
     match answer {
-        Ok(Ok(Ack { error: None, seq })) => Ok(Some(Epoch { number, revision: seq })),
+        Ok(Ok(Ack { error: None, seq })) => Ok(Some(Epoch { number, revision: seq, since })),
         Ok(Ok(Ack { error: Some(error), .. })) if error.err_code == IN_PROCESS => Ok(None),
         Ok(Ok(Ack { error: Some(error), .. })) if error.is_wrong_last_sequence() => {
             tracing::info!("another matcher began an epoch at the same time");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::Disconnect;
 use crate::feed::{FeedRecord, HistoryBeat, Told, Want, Wanted};
+use crate::inside::{GatewayInside, LobbyInside};
 use crate::lobby::{
     ChatRecord, Claim, Done, EpochRecord, GatewayRecord, Heartbeat, Leader, LeaseRecord, Push, Pushed, QueueRecord,
     Status, StudentRecord, Table, TableReply, TeacherRecord, Terminate,
@@ -160,10 +161,13 @@ fn each_message_and_record_is_read_with_more_fields_and_refused_with_another_ver
         Push: json!({"epoch": 1, "new_chats": [{"chans": [1], "chat": chat(), "hold": true}],
             "positions": {"of": 3, "pace_ms": 10, "list": [[1, 1]]}, "resend": true}),
         Pushed: json!({"gone": [4]}),
-        Leader: json!({"leader": "m", "status": status()}),
+        Leader: json!({"leader": "m", "status": status(), "waiting_since": "t"}),
+        LobbyInside: json!({"leader": "m", "since": "t", "status": status(), "queue": [{"student": 7, "since": "t"}],
+            "chats": [{"id": "c-1", "teacher": 7, "student": "ada", "since": "t"}]}),
+        GatewayInside: json!({"gateway": "g", "connections": 1, "draining": true, "joins": 2, "messages": 3}),
         FeedRecord: feed_record(),
-        Want: json!({"feed": "n:1"}),
-        Wanted: json!({"feed": {"interval_ms": 100, "token": true}, "refused": "not_found"}),
+        Want: json!({"feed": "n:1", "keeps_secrets": true}),
+        Wanted: json!({"feed": {"interval_ms": 100, "token": false, "secret": true}, "refused": "not_found"}),
         Told: json!({"version": [4, 1], "stale": {"since": "t", "reason": "r"}}),
         HistoryBeat: json!({"replica": "h", "feeds": ["n"], "leaving": true}),
         Entry: entry(),

@@ -11,6 +11,8 @@ import sys
 from . import build, rules, rules_config, rules_links, rules_pods
 
 DROP = object()
+# What only operators may see, without the secret.
+FOR_OPERATORS_AND_ALL = '[[feed]]\nname = "o"\ninterval = "1s"\nnats = "sb.history.operator"'
 
 
 def get(items, kind, name):
@@ -284,6 +286,7 @@ TABLE = [
     ("matcher: it does not start (2", setting("switchboard", "SWITCHBOARD_LOG_FORMAT", "xml")),
     ("gateway: it does not start (2", setting("gateway", "SWITCHBOARD_JWT_PUBLIC_KEY_FILE", DROP)),
     ("history: it does not start (2", put("ConfigMap", "feeds", "data.feeds~toml", "[[feed]]\nname = 1")),
+    ("history: it does not start (2", put("ConfigMap", "feeds", "data.feeds~toml", FOR_OPERATORS_AND_ALL)),
     # What only Kubernetes knows.
     ("Additional properties are not allowed", pod("gateway", "terminationGracePeriod", 1)),
     ("is not of type 'integer'", pod("gateway", "terminationGracePeriodSeconds", "60s")),

@@ -2,7 +2,7 @@
 //! wait, chat and are in a room; and it prints what stands there, but for what is another each time.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use regex::Regex;
@@ -88,11 +88,18 @@ impl Desk {
         let ports = [("4222", self.place.nats_port), ("4000", self.place.gateway_port)];
         let command = ports.iter().fold(command.to_owned(), |text, (port, own)| text.replace(port, &own.to_string()));
         let mut bash = Command::new("bash");
-        bash.arg("-c").arg(command).current_dir(&self.folder).env("PATH", path).env("HOME", self.folder.path());
+        bash.arg("-c").arg(&command).current_dir(&self.folder).env("PATH", path).env("HOME", self.folder.path());
         bash.env("XDG_CONFIG_HOME", self.folder.path().join("config")).kill_on_drop(true);
-        let ran = tokio::time::timeout(DEADLINE, bash.output()).await.expect("it ends").expect("it runs");
+        let ran = tokio::time::timeout(DEADLINE, bash.output()).await;
+        let ran = ran.unwrap_or_else(|_| panic!("it does not end: {command}")).expect("it runs");
         (ran.status.success(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
     }
+}
+
+/// What may be run again until it prints what it should: a feed may have just got another owner, and a gateway be
+/// connecting with its new key.
+fn only_asks(command: &str) -> bool {
+    ["nats kv get ", "curl "].iter().any(|start| command.starts_with(start))
 }
 
 /// A teacher who talks with one student while two others wait, and two in a room. They stay for as long as this.
@@ -144,9 +151,15 @@ async fn each_command_of_the_guide_prints_what_the_guide_says() {
     assert!(examples.len() > 20, "only {} commands", examples.len());
     let mut wrong = Vec::new();
     for Example { command, lines } in &examples {
-        let (well, said) = desk.run(command).await;
-        let lasts: Vec<String> = said.lines().map(lasting).collect();
-        let missing: Vec<&String> = lines.iter().filter(|line| !prints(&lasts, line)).collect();
+        let until = Instant::now() + DEADLINE;
+        let (well, said, missing) = loop {
+            let (well, said) = desk.run(command).await;
+            let lasts: Vec<String> = said.lines().map(lasting).collect();
+            let missing: Vec<&String> = lines.iter().filter(|line| !prints(&lasts, line)).collect();
+            if well && missing.is_empty() || !only_asks(command) || Instant::now() > until {
+                break (well, said, missing);
+            }
+        };
         if !well || !missing.is_empty() {
             wrong.push(format!("$ {command}\n{said}\nended well: {well}; it does not print {missing:#?}"));
         }

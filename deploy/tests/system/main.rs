@@ -27,6 +27,7 @@ mod link;
 mod lobby;
 mod metrics;
 mod monitoring;
+mod operator;
 mod outages;
 mod page;
 mod partitions;

@@ -54,13 +54,15 @@ async fn the_lobby_and_the_gateways_are_feeds_out_of_the_box() {
     let none = json!({
         "teachers": {"total": 0},
         "students": {"total": 0, "waiting": 0, "chatting": 0, "finished": 0},
+        "waiting_since": null,
     });
     let lobby = becomes(&mut ada, "feed:lobby", lobby, |value| *value == none).await;
     let mut bob = client(&place, 1).await;
     let own = "presence:student:bob";
     assert!(bob.join(own, json!({"userId": "bob", "role": "student"})).await.expect("a reply").ok);
     assert!(bob.push(own, "student:ready", json!({"userId": "bob"})).await.expect("a reply").ok);
-    becomes(&mut ada, "feed:lobby", lobby, |value| value["students"]["waiting"] == 1).await;
+    let waits = |value: &Value| value["students"]["waiting"] == 1 && value["waiting_since"].is_string();
+    becomes(&mut ada, "feed:lobby", lobby, waits).await;
     becomes(&mut ada, "feed:gateways", one, connections(2)).await;
 
     eventually("status shows both", async || {

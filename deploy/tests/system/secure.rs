@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::{Client as Nats, Event, jetstream};
-use serde_json::json;
+use serde_json::{Value, json};
 use switchboard::client::{Client, Vsn};
 use switchboard::credentials::Folder;
 use switchboard_contract::admin;
@@ -33,19 +33,50 @@ const DENIED: [(&str, &[&str], &[&str]); 4] = [
             "$JS.API.STREAM.UPDATE.KV_lobby",
             "$JS.API.STREAM.MSG.DELETE.ROOMS",
             "$JS.API.CONSUMER.CREATE.ROOMS",
+            "sb.history.operator",
+            "sb.matcher.look",
+            "sb.gateways.look",
             "anything.else",
         ],
-        &["sb.matcher.claim", "sb.history.read", "$KV.lobby.>", "sb.log.>", "_INBOX.>", "_INBOX.matcher.>", ">"],
+        &[
+            "sb.matcher.claim",
+            "sb.matcher.look",
+            "sb.history.read",
+            "sb.history.operator",
+            "$KV.lobby.>",
+            "sb.log.>",
+            "_INBOX.>",
+            "_INBOX.matcher.>",
+            ">",
+        ],
     ),
     (
         "matcher",
-        &["sb.log.room.r", "$KV.rooms.r", "$KV.gateways.g", "$JS.API.STREAM.DELETE.KV_lobby", "sb.out.room.r"],
-        &["sb.log.>", "sb.out.>", "sb.history.read", "_INBOX.gateway.>"],
+        &[
+            "sb.log.room.r",
+            "$KV.rooms.r",
+            "$KV.gateways.g",
+            "$JS.API.STREAM.DELETE.KV_lobby",
+            "sb.out.room.r",
+            "sb.history.operator",
+            "sb.matcher.look",
+            "sb.gateways.look",
+            "$SRV.PING.matcher-standby",
+        ],
+        &["sb.log.>", "sb.out.>", "sb.history.read", "sb.history.operator", "sb.gateways.look", "_INBOX.gateway.>"],
     ),
     (
         "history",
-        &["$KV.lobby.epoch", "$KV.leases.matcher", "sb.gateway.g", "$JS.API.STREAM.DELETE.ROOMS", "sb.matcher.claim"],
-        &["sb.gateway.*", "sb.matcher.claim", "_INBOX.gateway.>"],
+        &[
+            "$KV.lobby.epoch",
+            "$KV.leases.matcher",
+            "sb.gateway.g",
+            "$JS.API.STREAM.DELETE.ROOMS",
+            "sb.matcher.claim",
+            "$SRV.PING.matcher",
+            "$JS.API.DIRECT.GET.KV_lobby",
+        ],
+        &["sb.gateway.*", "sb.gateways.look", "sb.matcher.claim", "sb.matcher.look", "_INBOX.gateway.>"],
     ),
     (
         "operator",
@@ -55,12 +86,14 @@ const DENIED: [(&str, &[&str], &[&str]); 4] = [
             "sb.out.room.r",
             "sb.gateways.disconnect",
             "sb.matcher.claim",
+            "sb.matcher.look",
+            "sb.gateways.look",
             "$JS.API.STREAM.PURGE.ROOMS",
             "$JS.API.STREAM.MSG.DELETE.ROOMS",
             "$JS.API.STREAM.CREATE.OTHER",
         ],
         // A subscription there keeps rooms and feeds alive.
-        &["sb.out.>", "sb.out.room.r", "sb.gateway.>", ">"],
+        &["sb.out.>", "sb.out.room.r", "sb.gateway.>", "sb.gateways.look", "sb.history.operator", ">"],
     ),
 ];
 
@@ -146,8 +179,30 @@ impl Secured {
 #[tokio::test]
 async fn each_user_may_do_what_its_service_does_and_nothing_else() {
     let Some(system) = Secured::up().await else { return };
+    let mut operator =
+        Client::connect(&format!("http://127.0.0.1:{}", system.place.gateway_port), Vsn::V2).await.expect("a socket");
+    let joined = operator.join("feed:operator", json!({ "secret": "local-secret" })).await.expect("a reply");
+    assert!(joined.ok, "{joined:?}");
+    let mut shown = async |what: &str, so: fn(&Value) -> bool| {
+        let update = operator.expect_where(|message| so(&message.payload["value"]), what, DEADLINE).await;
+        update.unwrap_or_else(|error| panic!("{what}: {error}"));
+    };
+    shown("all that there is", |value| {
+        let two = |part: &str, list: &str| value[part][list].as_array().is_some_and(|all| all.len() == 2);
+        let histories = value["histories"].as_array().is_some_and(|all| all.len() == 2);
+        let answers = value["gateways"]["all"][1]["joins"].is_u64() && value["gateways"]["all"][0]["joins"].is_u64();
+        let standby = value["matcher"]["standbys"].as_array().is_some_and(|all| all.len() == 1);
+        let feeds = value["feeds"]["all"][0]["name"] == "operator";
+        value["matcher"]["leader"].is_string() && two("gateways", "all") && histories && answers && standby && feeds
+    })
+    .await;
     system.load("lobby", &["--students", "30", "--teachers", "5", "--messages", "5"]).await;
     system.load("rooms", &["--rooms", "3", "--members", "4", "--seconds", "3", "--churn", "1000"]).await;
+    shown("what was said", |value| {
+        let said = |at: usize| value["gateways"]["all"][at]["messages"].as_u64().unwrap_or(0);
+        said(0) + said(1) > 30 * 5 * 2
+    })
+    .await;
     let refused = system.violations().await;
     assert!(refused.len() == 6 && refused.iter().all(|(_, count)| *count == Some(0)), "{refused:?}");
     let status = system.place.switchboard(&["status"]).output().await.expect("it runs");

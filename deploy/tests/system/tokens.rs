@@ -18,10 +18,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::feed_member::WITH_FEEDS;
 use crate::harness::{SOON, Shape, System};
 use crate::support::Place;
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// A system whose gateways verify tokens without leeway, and the key to sign them with.
 pub(crate) struct Issuer {
@@ -35,12 +36,13 @@ impl Issuer {
         Self::start_with(&[]).await
     }
 
-    async fn start_with(flags: &[&str]) -> Option<Issuer> {
+    pub(crate) async fn start_with(flags: &[&str]) -> Option<Issuer> {
         let folder = tempfile::tempdir().expect("a folder");
         let key = Key::of(folder.path()).expect("a key");
         let path = Key::path(folder.path());
         let jwt = ["--auth", "jwt", "--jwt-leeway", "0", "--jwt-secret-file", path.to_str().expect("text")];
-        Some(Issuer { system: System::of(Shape::gateway(&[&jwt, flags].concat())).await?, key, folder })
+        let shape = Shape { gateway: &[&jwt, flags].concat(), ..Shape::history(&WITH_FEEDS) };
+        Some(Issuer { system: System::of(shape).await?, key, folder })
     }
 
     fn token(&self, claims: &Value, ttl: Duration) -> String {
@@ -48,7 +50,7 @@ impl Issuer {
     }
 
     /// A client with a token of these claims.
-    async fn client(&self, claims: Value, ttl: Duration) -> Client {
+    pub(crate) async fn client(&self, claims: Value, ttl: Duration) -> Client {
         self.client_on(0, Vsn::V2, &claims, ttl).await
     }
 

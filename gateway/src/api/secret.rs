@@ -1,12 +1,14 @@
-//! The secret of the HTTP API.
+//! The secret of the HTTP API, which some feeds want too.
 
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
 /// A secret that is compared without telling how much of it was right, and shown nowhere. It is not empty.
-#[derive(Clone)]
+#[derive(Clone, Deserialize)]
+#[serde(from = "String")]
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
@@ -21,11 +23,24 @@ impl Secret {
     }
 }
 
+/// As [`Secret::is`].
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Secret(text.into_bytes().into())
+    }
+}
+
 impl FromStr for Secret {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Secret(text.as_bytes().into()))
+        Ok(text.to_owned().into())
     }
 }
 
@@ -47,6 +62,8 @@ mod tests {
             assert!(!secret.is(other), "{other:?}");
         }
         assert_eq!(format!("{:?}", Some(&secret)), "Some(Secret(…))");
+        let given = |json: &str| serde_json::from_str::<Secret>(json).unwrap();
+        assert!(secret == given(r#""s3cret""#) && secret != given(r#""s3cre""#) && secret != given(r#""""#));
         assert!(secret.configured().is_some());
         let empty: Secret = "".parse().unwrap();
         assert!(empty.configured().is_none());

@@ -48,11 +48,11 @@ impl World {
     }
 
     fn join(&mut self, who: &'static str, chan: ChannelId) -> Vec<String> {
-        self.act(|feed, now, out| feed.join(who, chan, 7, true, now, out))
+        self.act(|feed, now, out| feed.join(who, chan, 7, Pass::Token, now, out))
     }
 
-    fn join_unnamed(&mut self, who: &'static str, chan: ChannelId) -> Vec<String> {
-        self.act(|feed, now, out| feed.join(who, chan, 7, false, now, out))
+    fn join_with(&mut self, who: &'static str, chan: ChannelId, pass: Pass) -> Vec<String> {
+        self.act(|feed, now, out| feed.join(who, chan, 7, pass, now, out))
     }
 
     fn leave(&mut self, chan: ChannelId) -> Vec<String> {
@@ -101,7 +101,7 @@ fn stale(reason: &str) -> Stale {
 
 fn fed(last: Option<u64>, stale: Option<&str>) -> Option<Wanted> {
     let interval_ms = 2_000;
-    let fed = Fed { interval_ms, token: false, last: last.map(value), stale: stale.map(self::stale) };
+    let fed = Fed { interval_ms, token: false, secret: false, last: last.map(value), stale: stale.map(self::stale) };
     Some(Wanted { v: V1, feed: Some(fed), refused: None })
 }
 
@@ -171,7 +171,7 @@ fn before_the_first_poll_there_is_no_value_and_a_stale_one_is_said_to_be_stale()
 fn a_value_is_shown_as_it_was_polled() {
     let mut world = World::joined(1);
     let mut out = Vec::new();
-    world.feed.join("bob", 2, 9, true, world.now, &mut out);
+    world.feed.join("bob", 2, 9, Pass::Token, world.now, &mut out);
     let told = Told { v: V1, version: (1, 2), last: Some(value(2)), stale: None };
     world.feed.told(told, world.now, &mut out);
     let [Effect::Send("bob", done), Effect::Send("ada", first), Effect::Send("bob", second)] = &out[..] else {
@@ -335,18 +335,34 @@ fn a_feed_that_is_polled_often_ends_after_one_interval_without_members() {
 }
 
 #[test]
-fn a_feed_that_asks_for_a_token_is_for_those_whose_token_names_it() {
-    let mut world = World::new();
-    world.join("ada", 1);
-    world.join_unnamed("eve", 2);
-    world.opened(true);
-    let mut answer = fed(Some(1), None);
-    answer.as_mut().and_then(|wanted| wanted.feed.as_mut()).expect("a feed").token = true;
-    assert_eq!(world.answered(answer), ["ada ok value 1 of 1,1", "eve unauthorized"]);
-    assert_eq!(world.join_unnamed("eve", 3), ["eve unauthorized"]);
-    assert_eq!(world.told(2, true, None), ["ada update value 2 of 1,2"]);
-    let mut world = World::joined(1);
-    assert_eq!(world.join_unnamed("eve", 2), ["eve ok value 1 of 1,1"], "this one asks for none");
+fn a_feed_is_for_those_who_show_what_it_asks_for() {
+    for (token, secret, wants) in [
+        (false, false, Pass::Nothing),
+        (true, false, Pass::Token),
+        (false, true, Pass::Secret),
+        (true, true, Pass::Secret),
+    ] {
+        let mut world = World::new();
+        let who = [("eve", Pass::Nothing), ("ada", Pass::Token), ("op", Pass::Secret)];
+        for (chan, (who, pass)) in (1..).zip(who) {
+            world.join_with(who, chan, pass);
+        }
+        world.opened(true);
+        let mut answer = fed(Some(1), None);
+        let fed = answer.as_mut().and_then(|wanted| wanted.feed.as_mut()).expect("a feed");
+        (fed.token, fed.secret) = (token, secret);
+        let said = |who, pass| match pass >= wants {
+            true => format!("{who} ok value 1 of 1,1"),
+            false => format!("{who} unauthorized"),
+        };
+        assert_eq!(world.answered(answer), who.map(|(who, pass)| said(who, pass)), "{wants:?}");
+        for (chan, (who, pass)) in (4..).zip(who) {
+            assert_eq!(world.join_with(who, chan, pass), [said(who, pass)], "later");
+        }
+        let updates = world.told(2, true, None);
+        let shown = |who: &str| updates.iter().any(|update| update.starts_with(who));
+        assert!(who.iter().all(|(who, pass)| shown(who) == (*pass >= wants)), "{wants:?} {updates:?}");
+    }
 }
 
 #[test]

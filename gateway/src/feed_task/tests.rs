@@ -7,6 +7,7 @@ use switchboard_contract::names::Incarnation;
 use switchboard_contract::testing::{NatsServer, eventually};
 
 use super::*;
+use crate::auth::Pass;
 use crate::frame::Vsn;
 use crate::mailbox::Events;
 
@@ -33,7 +34,7 @@ impl World {
 
     async fn join(&self, chan: u64) -> Events {
         let (mailbox, events) = Mailbox::new();
-        self.feeds.send(self.id.clone(), FeedCommand::Join { chan, serial: 1, named: true }, &mailbox).await;
+        self.feeds.send(self.id.clone(), FeedCommand::Join { chan, serial: 1, pass: Pass::Token }, &mailbox).await;
         events
     }
 
@@ -47,12 +48,12 @@ impl World {
         let want = tokio::time::timeout(Duration::from_secs(30), self.wants.next()).await;
         let message = want.expect("in time").expect("a question");
         let want: Want = wire::decode("want", &message.payload).expect("understood");
-        assert_eq!(want.feed, self.id);
+        assert!(want.feed == self.id && want.keeps_secrets);
         message
     }
 
     async fn answer(&self, want: Message, n: u64) {
-        let fed = Fed { interval_ms: 60_000, token: false, last: Some(value(n)), stale: None };
+        let fed = Fed { interval_ms: 60_000, token: false, secret: false, last: Some(value(n)), stale: None };
         let wanted = Wanted { v: V1, feed: Some(fed), refused: None };
         let reply = want.reply.expect("a request");
         self.history.publish(reply, wire::encode(&wanted)).await.expect("NATS");

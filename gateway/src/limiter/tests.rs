@@ -160,6 +160,23 @@ fn who_goes_on_is_out_and_waits() {
 }
 
 #[test]
+fn wrong_secrets_count_as_refusals_and_the_right_one_waits_as_long() {
+    let mut at = At::new(Rates { refusals: within(3, 10), ban: ms(5_000), ..Rates::default() });
+    for who in [None, Some(user("ada"))] {
+        let guess = |at: &At, right| at.limiter.guess(who.as_ref(), right, at.now);
+        assert!((0..20).all(|_| guess(&at, true) == Ok(false)), "the right one does not count");
+        assert_eq!([guess(&at, false), guess(&at, false), guess(&at, false)], [Ok(false), Ok(false), Ok(true)]);
+        assert_eq!(at.limiter.guess(Some(&user("bob")), true, at.now), Ok(false), "somebody else");
+        at.after(ms(1_000));
+        let waits = Err(Refused { after: ms(4_000), out: false });
+        assert_eq!([guess(&at, false), guess(&at, true)], [waits, waits]);
+        assert_eq!(at.join("ada").is_err(), who.is_some());
+        at.after(ms(4_000));
+        assert_eq!(guess(&at, true), Ok(false));
+    }
+}
+
+#[test]
 fn users_are_forgotten_when_nothing_counts_any_more_and_there_is_a_most() {
     let mut at = At::new(Rates { joins: quota(1, 5), repeats: within(2, 3), ..Rates::default() });
     assert!((0..5).all(|_| at.join("ada").is_ok()));

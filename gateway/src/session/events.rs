@@ -1,5 +1,6 @@
 //! What reaches a session from other tasks. Pure.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use switchboard_contract::limits;
@@ -114,8 +115,14 @@ impl Session {
         let Some(pending) = self.channels[at].pending.take_if(|p| p.serial == serial) else { return };
         let (joining, kind) = (!self.channels[at].joined, self.channels[at].kind.number());
         observe::answered(if joining { Answered::Join(kind) } else { Answered::Push(kind) }, pending.waited(now));
+        let ok = matches!(outcome, Outcome::Ok(_) | Outcome::Status(_));
         if joining {
-            self.channels[at].joined = matches!(outcome, Outcome::Ok(_) | Outcome::Status(_));
+            self.channels[at].joined = ok;
+        }
+        if ok && joining {
+            self.totals.joins.fetch_add(1, Ordering::Relaxed);
+        } else if ok && pending.says {
+            self.totals.messages.fetch_add(1, Ordering::Relaxed);
         }
         if let Outcome::Status(status) = outcome {
             self.channels[at].takes(status.version);

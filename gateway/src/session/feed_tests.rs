@@ -6,7 +6,7 @@ use super::*;
 use switchboard_contract::names::UserId;
 
 use crate::auth::claims::Claims;
-use crate::auth::{Renewed, Verified};
+use crate::auth::{Pass, Renewed, Verified};
 use crate::mailbox::{Broadcast, Event};
 
 fn open() -> Client {
@@ -26,7 +26,7 @@ fn join(client: &mut Client, topic: &str) -> Vec<String> {
 #[test]
 fn a_feed_is_joined_and_takes_no_events() {
     let mut client = open();
-    assert_eq!(join(&mut client, "feed:news:a:b"), ["feed news:a:b Join { chan: 1, serial: 1, named: true }"]);
+    assert_eq!(join(&mut client, "feed:news:a:b"), ["feed news:a:b Join { chan: 1, serial: 1, pass: Token }"]);
     assert_eq!(client.ok(1, 1), [reply("\"1\"", "\"1\"", "feed:news:a:b", "{}")]);
     for event in ["update", "history", "new_msg", "claim:student"] {
         let frames = client.send(&format!(r#"["1","2","feed:news:a:b","{event}",{{}}]"#));
@@ -75,16 +75,16 @@ fn a_channel_is_shown_each_event_of_a_feed_once() {
 #[test]
 fn a_token_with_feeds_is_for_these_and_another_one_for_those_that_ask_for_none() {
     for (feeds, topic, expected) in [
-        (Some(&["news", "x"][..]), "feed:news", Some(true)),
-        (Some(&["news"]), "feed:news:a", Some(true)),
+        (Some(&["news", "x"][..]), "feed:news", Some(Pass::Token)),
+        (Some(&["news"]), "feed:news:a", Some(Pass::Token)),
         (Some(&["news:a"]), "feed:news:a", None),
         (Some(&["x"]), "feed:news", None),
         (Some(&[]), "feed:news", None),
-        (None, "feed:news", Some(false)),
+        (None, "feed:news", Some(Pass::Nothing)),
     ] {
         let frames = join(&mut Client::who_is(Vsn::V2, token(feeds)), topic);
         match expected {
-            Some(named) => assert!(frames[0].ends_with(&format!("named: {named} }}")), "{feeds:?} {topic} {frames:?}"),
+            Some(pass) => assert!(frames[0].ends_with(&format!("pass: {pass:?} }}")), "{feeds:?} {topic} {frames:?}"),
             None => assert_eq!(frames, [error("\"1\"", "\"1\"", topic, "unauthorized")], "{feeds:?}"),
         }
     }
@@ -107,5 +107,41 @@ fn a_token_that_does_not_name_what_is_joined_renews_nothing() {
         let frames = client.event(Event::Renewed { chan: 1, serial: 2, renewed });
         let ok = frames[0].contains(r#""status":"ok""#);
         assert!(frames.len() == 1 && ok == allowed, "{joined:?} {frames:?}");
+    }
+}
+
+fn join_with(client: &mut Client, reference: u32, payload: &str) -> Vec<String> {
+    client.send(&format!(r#"["{reference}","{reference}","feed:news","phx_join",{payload}]"#))
+}
+
+#[test]
+fn the_secret_is_as_good_as_a_token_that_names_the_feed() {
+    for identity in [Identity::Open(None), token(None), token(Some(&["x"])), token(Some(&["news"]))] {
+        let mut client = Client::who_is(Vsn::V2, identity);
+        for wrong in [r#"{"secret":"s3cre"}"#, r#"{"secret":""}"#, r#"{"secret":"S3cret"}"#] {
+            let refused = [error("\"1\"", "\"1\"", "feed:news", "unauthorized")];
+            assert_eq!(join_with(&mut client, 1, wrong), refused, "{wrong}");
+        }
+        let frames = join_with(&mut client, 1, r#"{"secret":5}"#);
+        assert!(frames.len() == 1 && frames[0].contains("invalid_payload"), "{frames:?}");
+        let frames = join_with(&mut client, 1, r#"{"secret":"s3cret"}"#);
+        assert!(frames.len() == 1 && frames[0].ends_with("pass: Secret }"), "{frames:?}");
+    }
+    for none in ["{}", r#"{"secret":null}"#] {
+        assert!(join_with(&mut open(), 1, none)[0].ends_with("pass: Token }"), "nothing is verified");
+    }
+}
+
+#[test]
+fn who_has_shown_the_secret_needs_no_token_for_the_feed_later_either() {
+    let mut client = Client::who_is(Vsn::V2, token(None));
+    join_with(&mut client, 1, r#"{"secret":"s3cret"}"#);
+    client.ok(1, 1);
+    for feeds in [Some(&["x"][..]), None] {
+        client.send(r#"["1","2","feed:news","access_token",{"token":"a.b.c"}]"#);
+        let serial = if feeds.is_some() { 2 } else { 3 };
+        let renewed = Ok(Renewed::User(token(feeds)));
+        let frames = client.event(Event::Renewed { chan: 1, serial, renewed });
+        assert!(frames.len() == 1 && frames[0].contains(r#""status":"ok""#), "{frames:?}");
     }
 }

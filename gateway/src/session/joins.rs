@@ -10,6 +10,7 @@ use super::kind::Topic;
 use super::topics::{self, Channel};
 use super::{Effect, Session};
 use crate::frame::{Frame, Vsn};
+use crate::payload::{self, FeedJoin, Refusal};
 
 impl Session {
     pub(super) fn join(&mut self, frame: &Frame<'_>, joined: Option<usize>, now: Instant, out: &mut Vec<Effect>) {
@@ -37,25 +38,25 @@ impl Session {
             out.append(&mut replaced);
             return refuse(self, Reason::TooManyChannels.into(), out);
         }
-        let chan = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
+        let chan = self.totals.channels.fetch_add(1, Ordering::Relaxed) + 1;
         let serial = self.next_serial();
         let mut too_loud = false;
-        let joining =
-            topics::join(topic, frame, chan, serial, &self.identity, &self.limits).and_then(|(kind, effect)| {
-                // Who joins a room is found out first.
-                let allowed = kind.user().map_or(Ok(()), |user| self.limits.users.join(user, now));
-                allowed.map_err(|refused| {
-                    too_loud = refused.out;
-                    refused.refusal()
-                })?;
-                Ok((kind, effect))
-            });
+        let joining = self.secret(&topic, frame, now, &mut too_loud).and_then(|secret| {
+            let (kind, effect) = topics::join(topic, frame, chan, serial, &self.identity, secret, &self.limits)?;
+            // Who joins a room is found out first.
+            let allowed = kind.user().map_or(Ok(()), |user| self.limits.users.join(user, now));
+            allowed.map_err(|refused| {
+                too_loud = refused.out;
+                refused.refusal()
+            })?;
+            Ok((kind, effect))
+        });
         match joining {
             Ok((kind, effect)) => {
                 metrics::counter!("switchboard_gateway_joins_total").increment(1);
                 let mut channel = Channel::new(chan, &frame.topic, join_ref.clone(), kind);
                 out.push(effect);
-                channel.wait_for(serial, frame.reference.clone(), now);
+                channel.wait_for(serial, frame.reference.clone(), false, now);
                 self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
                 // Most sockets have one or two; growing by doubling would begin with room for four.
                 self.channels.reserve_exact(1);
@@ -67,6 +68,28 @@ impl Session {
             out.push(Effect::Close(CloseCode::Policy));
         }
         out.append(&mut replaced);
+    }
+
+    /// Whether a join of a feed comes with the API's secret.
+    ///
+    /// # Errors
+    /// If it comes with a wrong one: that counts, so that nobody tries many. After too many, with any: then the answer
+    /// says nothing of it.
+    fn secret(&self, topic: &Topic, frame: &Frame<'_>, now: Instant, too_loud: &mut bool) -> Result<bool, Refusal> {
+        let Topic::Feed(_) = topic else { return Ok(false) };
+        let FeedJoin { secret: Some(given) } = payload::read(frame.payload)? else { return Ok(false) };
+        let right = self.limits.secret.as_ref() == Some(&given);
+        match self.limits.users.guess(self.identity.user(), right, now) {
+            Ok(_) if right => Ok(true),
+            Ok(out) => {
+                *too_loud = out;
+                Err(Reason::Unauthorized.into())
+            }
+            Err(refused) => {
+                *too_loud = refused.out;
+                Err(refused.refusal())
+            }
+        }
     }
 
     /// What a rejoin replaces: an earlier join is answered if it was not yet, and so are V1's frames, which are never

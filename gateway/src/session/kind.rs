@@ -6,6 +6,7 @@ use switchboard_contract::lobby::Role;
 use switchboard_contract::names::{ChatId, FeedId, IdError, RoomId, UserId};
 
 use super::topics::Told;
+use crate::auth::Pass;
 
 /// A topic that can be joined.
 pub(super) enum Topic {
@@ -68,8 +69,8 @@ pub(super) enum Kind {
         feed: FeedId,
         /// As whom, where that is verified.
         user: Option<UserId>,
-        /// The socket's token names the feed, or nothing is verified.
-        named: bool,
+        /// What it had to show.
+        pass: Pass,
         /// Up to which version its events have been shown.
         shown: u64,
     },
@@ -97,10 +98,10 @@ impl Kind {
         }
     }
 
-    /// Which feed it is, and whether the token that it was joined with names it.
-    pub(super) fn feed(&self) -> Option<(&FeedId, bool)> {
-        let Kind::Feed { feed, named, .. } = self else { return None };
-        Some((feed, *named))
+    /// Which feed it is, and what it was joined with.
+    pub(super) fn feed(&self) -> Option<(&FeedId, Pass)> {
+        let Kind::Feed { feed, pass, .. } = self else { return None };
+        Some((feed, *pass))
     }
 
     pub(super) fn room(&self) -> Option<&RoomId> {

@@ -7,6 +7,8 @@ use switchboard_contract::names::UserId;
 
 use super::tests::Client;
 use super::*;
+use crate::auth::Verified;
+use crate::auth::claims::Claims;
 use crate::limiter::{Rates, Within};
 
 /// Two joins at once and one a second; the second refusal is one too many.
@@ -18,6 +20,11 @@ fn rates() -> Rates {
         ban: Duration::from_secs(10),
         ..Rates::default()
     }
+}
+
+fn verified(user: u64) -> Verified {
+    let claims = Claims { user: UserId::from(user), role: None, rank: None, feeds: None, until: None };
+    Verified { claims, expires: None }
 }
 
 fn join(client: &mut Client, reference: u32, topic: &str, payload: &str) -> Vec<String> {
@@ -68,4 +75,30 @@ fn what_is_refused_because_too_much_waits_is_no_users_fault() {
     assert_eq!(client.session.crowd(), 64);
     assert!(join(&mut client, 900, "presence:student:5", r#"{"userId":5,"role":"student"}"#)[0].starts_with("lobby "));
     client.send(r#"[null,"999","phoenix","heartbeat",{}]"#);
+}
+
+#[test]
+fn a_secret_cannot_be_guessed_quickly() {
+    for identity in [Identity::Open(None), Identity::Verified(verified(5).into())] {
+        let verified = matches!(identity, Identity::Verified(_));
+        let mut client = Client::limited(Vsn::V2, identity, rates());
+        let frames = join(&mut client, 1, "feed:news", r#"{"secret":"a"}"#);
+        assert!(frames.len() == 1 && frames[0].contains("unauthorized"), "{frames:?}");
+        let frames = join(&mut client, 2, "feed:news", r#"{"secret":"b"}"#);
+        assert!(frames.len() == 2 && frames[0].contains("unauthorized") && frames[1] == "close 1008", "{frames:?}");
+        client.now += Duration::from_secs(4);
+        for secret in ["c", "s3cret"] {
+            let frames = join(&mut client, 3, "feed:news", &format!(r#"{{"secret":"{secret}"}}"#));
+            let waits = r#""reason":"rate_limited","retry_after_ms":6000"#;
+            assert!(frames.len() == 1 && frames[0].contains(waits), "{secret}: {frames:?}");
+        }
+        let frames = join(&mut client, 4, "feed:news", "{}");
+        assert_eq!(
+            frames[0].starts_with("feed "),
+            !verified,
+            "others of whom nothing is known are no worse off: {frames:?}"
+        );
+        client.now += Duration::from_secs(6);
+        assert!(join(&mut client, 5, "feed:other", r#"{"secret":"s3cret"}"#)[0].ends_with("pass: Secret }"));
+    }
 }

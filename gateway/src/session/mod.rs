@@ -25,9 +25,10 @@ use switchboard_contract::lobby::ChannelId;
 use switchboard_contract::names::{ChatId, FeedId, RoomId};
 use switchboard_contract::reason::{CloseCode, Reason};
 
+use crate::api::secret::Secret;
 use crate::auth::Identity;
 use crate::auth::token::Token;
-use crate::commands::{ChatCommand, FeedCommand, LobbyCommand, RoomCommand, RoomJoining};
+use crate::commands::{ChatCommand, ChatPush, FeedCommand, LobbyCommand, RoomCommand, RoomJoining, RoomPush};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::limiter::Limiter;
 use crate::mailbox::Outcome;
@@ -69,7 +70,7 @@ pub enum Effect {
     Failed(RoomId, ChannelId),
 }
 
-/// The limits of a session that are configurable.
+/// What is configurable of a session.
 #[derive(Clone, Debug)]
 pub struct SessionLimits {
     /// Channels of one socket.
@@ -80,6 +81,19 @@ pub struct SessionLimits {
     pub idle: Duration,
     /// What each user may do.
     pub users: Arc<Limiter>,
+    /// The secret of the HTTP API, without which nobody joins what asks for it; `None`: nobody does.
+    pub secret: Option<Secret>,
+}
+
+/// What all sessions of a gateway count together, since it started.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Numbers the channels.
+    pub channels: AtomicU64,
+    /// See [`switchboard_contract::inside::GatewayInside::joins`].
+    pub joins: AtomicU64,
+    /// See [`switchboard_contract::inside::GatewayInside::messages`].
+    pub messages: AtomicU64,
 }
 
 /// A frame that waits behind a pending request of its topic.
@@ -110,7 +124,7 @@ pub struct Session {
     vsn: Vsn,
     identity: Identity,
     limits: Arc<SessionLimits>,
-    channel_ids: Arc<AtomicU64>,
+    totals: Arc<Totals>,
     channels: Vec<Channel>,
     serial: u32,
     waiting_bytes: usize,
@@ -119,18 +133,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// A socket that has just been opened. `channel_ids` numbers the channels of the whole gateway.
-    pub fn new(
-        vsn: Vsn,
-        identity: Identity,
-        limits: Arc<SessionLimits>,
-        channel_ids: Arc<AtomicU64>,
-        now: Instant,
-    ) -> Self {
+    /// A socket that has just been opened. `totals` are those of the whole gateway.
+    pub fn new(vsn: Vsn, identity: Identity, limits: Arc<SessionLimits>, totals: Arc<Totals>, now: Instant) -> Self {
         let idle = now + limits.idle;
         let wake = identity.expires().map_or(idle, |expires| expires.min(idle));
         let channels = Vec::new();
-        Session { vsn, identity, limits, channel_ids, channels, serial: 0, waiting_bytes: 0, heard: now, wake }
+        Session { vsn, identity, limits, totals, channels, serial: 0, waiting_bytes: 0, heard: now, wake }
     }
 
     /// Who this socket is.
@@ -313,7 +321,7 @@ impl Session {
         match pushed {
             Ok(None) => self.answer(frame, Ok("{}"), out),
             Ok(Some(effect)) => {
-                self.channels[at].wait_for(serial, frame.reference.clone(), now);
+                self.channels[at].wait_for(serial, frame.reference.clone(), says(&effect), now);
                 self.wake = self.wake.min(now + limits::ANSWER_TIMEOUT);
                 out.push(effect);
             }
@@ -386,6 +394,14 @@ impl Session {
     }
 }
 
+/// Whether somebody says something to others: what counts as a message ([`Totals::messages`]).
+fn says(effect: &Effect) -> bool {
+    let chat = matches!(effect, Effect::Chat(_, ChatCommand::Push { push: ChatPush::Send(_), .. }));
+    let room = matches!(effect, Effect::Room(_, RoomCommand::Push { push, .. })
+        if matches!(push, RoomPush::Broadcast(_) | RoomPush::Direct(..) | RoomPush::Say(_)));
+    chat || room
+}
+
 /// Frames that wait, each with the time at which it came.
 type WaitingFrames = VecDeque<(Instant, Waiting)>;
 
@@ -397,3 +413,5 @@ mod limit_tests;
 mod tests;
 #[cfg(test)]
 mod token_tests;
+#[cfg(test)]
+mod total_tests;

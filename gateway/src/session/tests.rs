@@ -26,7 +26,8 @@ impl Client {
     pub(super) fn limited(vsn: Vsn, identity: Identity, rates: Rates) -> Self {
         let now = Instant::now();
         let users = Arc::new(Limiter::new(rates, now));
-        let limits = SessionLimits { channels: 3, capacity: 5, idle: Duration::from_secs(60), users };
+        let secret = Some("s3cret".to_owned().into());
+        let limits = SessionLimits { channels: 3, capacity: 5, idle: Duration::from_secs(60), users, secret };
         let session = Session::new(vsn, identity, Arc::new(limits), Arc::default(), now);
         Client { session, now, nobody_waits: false }
     }

@@ -8,7 +8,7 @@ use switchboard_contract::reason::Reason;
 
 use super::topics::Channel;
 use super::{Effect, Session};
-use crate::auth::{Identity, Renewed};
+use crate::auth::{Identity, Pass, Renewed};
 use crate::frame::Frame;
 use crate::limiter::Refused;
 use crate::mailbox::Outcome;
@@ -107,9 +107,9 @@ impl Session {
         for role in self.channels.iter().filter_map(Channel::role) {
             renewed.check_role(role)?;
         }
-        for (feed, named) in self.channels.iter().filter_map(|channel| channel.kind.feed()) {
-            // It is not known here whether the feed asks for a token that names it.
-            if !renewed.check_feed(feed.name())? && named {
+        for (feed, pass) in self.channels.iter().filter_map(|channel| channel.kind.feed()) {
+            // It is not known here whether the feed asks for a token that names it; who has shown the secret needs none.
+            if pass < Pass::Secret && renewed.check_feed(feed.name())? < pass {
                 return Err(Reason::Unauthorized.into());
             }
         }

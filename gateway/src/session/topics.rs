@@ -12,7 +12,7 @@ use switchboard_contract::reason::Reason;
 
 use super::kind::{Kind, Topic};
 use super::{Effect, SessionLimits, WaitingFrames, rooms};
-use crate::auth::Identity;
+use crate::auth::{Identity, Pass};
 use crate::commands::{ChatCommand, ChatJoin, ChatPush, FeedCommand, LobbyCommand, RoomCommand};
 use crate::frame::{self, Frame, Ref, Vsn};
 use crate::payload::{self, HistoryParams, JoinUser, Named, Refusal};
@@ -31,6 +31,8 @@ pub(super) struct Pending {
     pub(super) serial: u32,
     pub(super) reference: Option<Ref>,
     pub(super) deadline: Instant,
+    /// Something is said to others.
+    pub(super) says: bool,
 }
 
 impl Pending {
@@ -67,8 +69,8 @@ impl Channel {
         }
     }
 
-    pub(super) fn wait_for(&mut self, serial: u32, reference: Option<Ref>, now: Instant) {
-        self.pending = Some(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT });
+    pub(super) fn wait_for(&mut self, serial: u32, reference: Option<Ref>, says: bool, now: Instant) {
+        self.pending = Some(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT, says });
     }
 
     /// Whether the matcher was not asked for a while.
@@ -83,7 +85,8 @@ impl Channel {
         if let Kind::Teachers { claimed, .. } = &mut self.kind {
             *claimed = Some(now);
         }
-        self.claim = Some(Box::new(Pending { serial, reference, deadline: now + limits::ANSWER_TIMEOUT }));
+        let deadline = now + limits::ANSWER_TIMEOUT;
+        self.claim = Some(Box::new(Pending { serial, reference, deadline, says: false }));
     }
 
     pub(super) fn is_teachers(&self) -> bool {
@@ -227,15 +230,16 @@ impl Channel {
     }
 }
 
-/// Joins a topic: its kind, and what to do before [`crate::mailbox::Event::Done`] with this serial comes. A student's
-/// too: were it answered before the matcher knows of it, another socket of the same user could leave meanwhile, as the
-/// last one.
+/// Joins a topic, with the API's secret or without: its kind, and what to do before [`crate::mailbox::Event::Done`]
+/// with this serial comes. A student's too: were it answered before the matcher knows of it, another socket of the same
+/// user could leave meanwhile, as the last one.
 pub(super) fn join(
     topic: Topic,
     frame: &Frame<'_>,
     chan: ChannelId,
     serial: u32,
     identity: &Identity,
+    secret: bool,
     limits: &SessionLimits,
 ) -> Result<(Kind, Effect), Refusal> {
     let set = |at| Effect::Lobby(LobbyCommand::Set { chan, at, serial: Some(serial) });
@@ -275,10 +279,9 @@ pub(super) fn join(
             Ok((kind, Effect::JoinRoom(room, Box::new(joining))))
         }
         Topic::Feed(feed) => {
-            payload::object(frame.payload)?;
-            let named = identity.check_feed(feed.name())?;
-            let kind = Kind::Feed { feed: feed.clone(), user: identity.user().cloned(), named, shown: 0 };
-            Ok((kind, Effect::Feed(feed, FeedCommand::Join { chan, serial, named })))
+            let pass = if secret { Pass::Secret } else { identity.check_feed(feed.name())? };
+            let kind = Kind::Feed { feed: feed.clone(), user: identity.user().cloned(), pass, shown: 0 };
+            Ok((kind, Effect::Feed(feed, FeedCommand::Join { chan, serial, pass })))
         }
     }
 }

@@ -45,6 +45,11 @@ pub struct Board {
 }
 
 impl Board {
+    /// The feeds that there are, by name.
+    pub fn feeds(&self) -> impl Iterator<Item = &FeedId> {
+        self.records.keys()
+    }
+
     /// How many feeds there are.
     pub fn len(&self) -> usize {
         self.records.len()

@@ -11,10 +11,12 @@
 //! timeout = "500ms"                      # the interval at most; by default that, or 2s
 //! argument = "[a-z]{1,20}"               # what may stand behind `feed:orders:`; without it nothing may
 //! token = false                          # true: only for tokens with the name in their claim `feeds`
+//! secret = false                         # true, and then without token: only for who has the API's secret
 //! source = "shop"
 //! sql = "select count(*) from orders where kind = $1"
 //! # or: http = "https://host/path/{argument}", with headers = { … } and headers_env = { authorization = "VARIABLE" }
-//! # or: nats = "subject", a request with the payload {"argument":…}; of this system's own subjects only two
+//! # or: nats = "subject", a request with the payload {"argument":…}; of this system's own subjects only three, and the
+//! #     one for operators, sb.history.operator, only with secret = true
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +28,9 @@ use regex::Regex;
 use serde::Deserialize;
 use switchboard_contract::limits::{
     FEED_CONNECTIONS, FEED_CONNECTIONS_MAX, FEED_INTERVAL_MAX, FEED_INTERVAL_MIN, FEED_TIMEOUT, FEEDS_CONFIGURED_MAX,
+    OPERATOR_TIMEOUT_MIN,
 };
-use switchboard_contract::names::{FEED_SOURCES, FeedId, is_reserved};
+use switchboard_contract::names::{FEED_SOURCES, FeedId, HISTORY_OPERATOR, is_reserved};
 use toml::Spanned;
 use url::Url;
 
@@ -63,6 +66,8 @@ pub struct Feed {
     pub timeout: Duration,
     /// Only for tokens that name it.
     pub token: bool,
+    /// Only for who has shown the secret of the gateways' HTTP API.
+    pub secret: bool,
     /// Where to ask.
     pub source: usize,
     /// What to ask.
@@ -176,6 +181,7 @@ struct RawFeed {
     argument: Option<Spanned<String>>,
     #[serde(default)]
     token: bool,
+    secret: Option<Spanned<bool>>,
     source: Option<Spanned<String>>,
     sql: Option<Spanned<String>>,
     http: Option<Spanned<String>>,
@@ -289,12 +295,19 @@ impl Reader<'_> {
                 self.catalogue.sources.len() - 1
             }
         };
+        let secret = raw.secret.as_ref().is_some_and(|secret| *secret.get_ref());
+        if let Some(both) = raw.secret.as_ref().filter(|_| secret && raw.token) {
+            return self.wrong(both, "token and secret exclude each other: who has the secret needs no token");
+        }
         let is_database = self.catalogue.sources.get(source).is_some_and(|source| source.postgres.is_some());
         let query = match (&raw.sql, &raw.http, &raw.nats) {
             (Some(sql), None, None) if is_database => self.sql(sql, argument.is_some())?,
             (Some(sql), None, None) => return self.wrong(sql, "the source of this sql has no postgres"),
             (None, Some(url), None) if !is_database => self.http(url, raw, argument.is_some())?,
-            (None, None, Some(subject)) if !is_database => self.nats(subject, argument.is_some())?,
+            (None, None, Some(subject)) if !is_database => {
+                self.for_operators(subject, secret, timeout)?;
+                self.nats(subject, argument.is_some())?
+            }
             (None, Some(other), None) | (None, None, Some(other)) => {
                 return self.wrong(other, "the source of this feed is a database: it takes sql");
             }
@@ -308,7 +321,8 @@ impl Reader<'_> {
         {
             return self.wrong(header, "headers go with http");
         }
-        Ok(Feed { name: name.as_str().into(), interval, timeout, token: raw.token, source, query, argument })
+        let token = raw.token;
+        Ok(Feed { name: name.as_str().into(), interval, timeout, token, secret, source, query, argument })
     }
 
     fn duration(&self, text: &Spanned<String>) -> Read<Duration> {
@@ -365,6 +379,22 @@ impl Reader<'_> {
         Ok(Query::Http(url.get_ref().clone(), headers))
     }
 
+    /// What operators are shown names users, and takes its time.
+    fn for_operators(&self, subject: &Spanned<String>, secret: bool, timeout: Duration) -> Read<()> {
+        if subject.get_ref() != HISTORY_OPERATOR {
+            return Ok(());
+        }
+        if !secret {
+            return self.wrong(subject, format!("{HISTORY_OPERATOR} is for operators: it needs secret = true"));
+        }
+        if timeout < OPERATOR_TIMEOUT_MIN {
+            let least = humantime::format_duration(OPERATOR_TIMEOUT_MIN);
+            return self
+                .wrong(subject, format!("{HISTORY_OPERATOR} asks the whole system: it needs a timeout of {least}"));
+        }
+        Ok(())
+    }
+
     /// The subjects of this system are refused: a feed would show what is said in rooms to everybody, or do something
     /// at each poll. [`FEED_SOURCES`] are made for feeds, and know no argument.
     fn nats(&self, subject: &Spanned<String>, argument: bool) -> Read<Query> {
@@ -378,7 +408,7 @@ impl Reader<'_> {
         let plain =
             |token: &str| !token.is_empty() && !token.contains(['*', '>']) && !token.contains(char::is_whitespace);
         if is_reserved(text) || !text.split('.').all(plain) {
-            let but = FEED_SOURCES.join(" and ");
+            let but = FEED_SOURCES.join(", ");
             let what = format!("this is no subject to ask on: no wildcards, and not below sb. or $, but for {but}");
             return self.wrong(subject, what);
         }

@@ -48,7 +48,7 @@ fn a_configuration_says_what_to_ask_whom_and_how_often() {
     assert_eq!(catalogue.names(), ["load".into(), "orders".into(), "weather".into()]);
     let orders = find(&catalogue, "orders:abc").expect("a feed");
     let times = |feed: &Feed| (feed.interval.as_millis(), feed.timeout.as_millis());
-    assert_eq!((times(orders), orders.token), ((1_000, 1_000), true));
+    assert_eq!((times(orders), orders.token, orders.secret), ((1_000, 1_000), true, false));
     let source = &catalogue.sources[orders.source];
     assert_eq!(
         (source.connections, source.postgres.as_ref().map(|url| url.0.as_str())),
@@ -59,7 +59,7 @@ fn a_configuration_says_what_to_ask_whom_and_how_often() {
     assert_eq!((times(weather), catalogue.sources[weather.source].connections), ((5_000, 300), 9));
     assert!(matches!(&weather.query, Query::Http(_, headers) if headers.len() == 2));
     assert_eq!(times(find(&catalogue, "load").expect("a feed")), (100, 100));
-    assert!(!format!("{catalogue:?}").contains("secret"));
+    assert!(!format!("{catalogue:?}").contains("u:secret"));
 }
 
 #[test]
@@ -127,11 +127,17 @@ fn every_error_names_its_line() {
         (format!("{feed}http = \"http://h\"\nheaders = {{ \"a b\" = \"b\" }}\n"), 5, "header's name"),
         (format!("{feed}http = \"http://h\"\nheaders_env = {{ a = \"NONE\" }}\n"), 5, "no variable"),
         (format!("{feed}nats = \"a.*\"\n"), 4, "subject"),
-        (format!("{feed}nats = \"sb.history.read\"\n"), 4, "but for sb.history.lobby and sb.history.gateways"),
+        (format!("{feed}nats = \"sb.history.read\"\n"), 4, "but for sb.history.lobby, sb.history.gateways, "),
         (format!("{feed}nats = \"sb.matcher.status\"\n"), 4, "subject"),
         (format!("{feed}nats = \"sb.history.lobby.x\"\n"), 4, "subject"),
         (format!("{feed}nats = \"_INBOX.x\"\n"), 4, "subject"),
         (format!("{feed}argument = \".*\"\nnats = \"sb.history.lobby\"\n"), 5, "no argument"),
+        (format!("{feed}token = true\nnats = \"s\"\nsecret = true\n"), 6, "token and secret exclude each other"),
+        (format!("{feed}secret = \"s3cret\"\nnats = \"s\"\n"), 4, "boolean"),
+        (format!("{feed}nats = \"sb.history.operator\"\n"), 4, "needs secret = true"),
+        (format!("{feed}token = true\nnats = \"sb.history.operator\"\n"), 5, "needs secret = true"),
+        (format!("{feed}timeout = \"499ms\"\nsecret = true\nnats = \"sb.history.operator\"\n"), 6, "of 500ms"),
+        (format!("{feed}argument = \".*\"\nsecret = true\nnats = \"sb.history.operator\"\n"), 6, "no argument"),
     ] {
         let error = Catalogue::parse(&text, env).expect_err(&text);
         assert_eq!(error.line, line, "{text}\n{error}");
@@ -140,11 +146,14 @@ fn every_error_names_its_line() {
 }
 
 #[test]
-fn two_subjects_of_this_system_can_be_asked() {
-    for subject in ["sb.history.lobby", "sb.history.gateways"] {
-        let text = format!("[[feed]]\nname = \"a\"\ninterval = \"1s\"\nnats = \"{subject}\"\n");
+fn three_subjects_of_this_system_can_be_asked() {
+    for (subject, secret) in
+        [("sb.history.lobby", false), ("sb.history.gateways", false), ("sb.history.operator", true)]
+    {
+        let text = format!("[[feed]]\nname = \"a\"\ninterval = \"1s\"\nsecret = {secret}\nnats = \"{subject}\"\n");
         let catalogue = Catalogue::parse(&text, env).expect(subject);
-        assert!(matches!(&find(&catalogue, "a").expect("a feed").query, Query::Nats(asked) if asked == subject));
+        let feed = find(&catalogue, "a").expect("a feed");
+        assert!(matches!(&feed.query, Query::Nats(asked) if asked == subject) && feed.secret == secret);
     }
 }
 

@@ -75,6 +75,11 @@ impl Replicas {
         self.alive.forgive(now);
     }
 
+    /// Those that live, by name.
+    pub fn names(&self) -> impl Iterator<Item = &Incarnation> {
+        self.known.keys()
+    }
+
     /// Whether this one lives.
     pub fn knows(&self, replica: &Incarnation) -> bool {
         self.known.contains_key(replica)

@@ -16,13 +16,14 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use switchboard_contract::ack::is_marker;
 use switchboard_contract::feed::{HistoryBeat, Want};
 use switchboard_contract::limits::{
-    FEED_LAST_POLL, FEED_LISTEN, FEED_WANTS_MAX, HEARTBEAT, HISTORY_CHUNKS_MAX, PRESENCE_LOOK, REQUEST_TIMEOUT,
+    FEED_LAST_POLL, FEED_LISTEN, FEED_QUESTIONS_MAX, FEED_WANTS_MAX, HEARTBEAT, HISTORY_CHUNKS_MAX, OPERATOR_FEEDS_MAX,
+    PRESENCE_LOOK, REQUEST_TIMEOUT,
 };
 use switchboard_contract::names::{ALIVE_HISTORY, FeedId, Incarnation, alive_history};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::{V1, decode, encode};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,30 @@ const LOOK: Duration = PRESENCE_LOOK;
 /// After so many looks all records are looked at, beside when something has changed.
 const SWEEP: u32 = 4;
 
+/// What a replica knows of replicas and feeds, for operators.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// The replicas that live.
+    pub(crate) histories: Vec<Incarnation>,
+    /// The first [`OPERATOR_FEEDS_MAX`] feeds that somebody listens to.
+    pub(crate) feeds: Vec<FeedId>,
+    /// How many there are.
+    pub(crate) count: usize,
+}
+
+/// Asks the task of feeds what it knows. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Questions(mpsc::Sender<oneshot::Sender<Known>>);
+
+impl Questions {
+    /// The answer; `None`: the task has ended.
+    pub(crate) async fn ask(&self) -> Option<Known> {
+        let (answer, known) = oneshot::channel();
+        self.0.send(answer).await.ok()?;
+        known.await.ok()
+    }
+}
+
 /// A replica's part in feeds.
 pub(crate) struct Feeds {
     shared: Arc<Shared>,
@@ -53,6 +78,7 @@ pub(crate) struct Feeds {
     writes: BTreeMap<FeedId, watch::Sender<u64>>,
     /// At most [`FEED_WANTS_MAX`].
     wants: FuturesUnordered<BoxFuture<'static, ()>>,
+    questions: mpsc::Receiver<oneshot::Sender<Known>>,
 }
 
 impl Feeds {
@@ -65,12 +91,13 @@ impl Feeds {
         nats_replicas: u8,
         me: &Incarnation,
         configured: Configured,
-    ) -> anyhow::Result<Feeds> {
+    ) -> anyhow::Result<(Feeds, Questions)> {
         let beats = nats.client.subscribe(ALIVE_HISTORY).await.context("heartbeats cannot be heard")?;
         let (feed, fed) = mpsc::channel(HISTORY_CHUNKS_MAX);
         tokio::spawn(follow(nats.clone(), nats_replicas, What::FeedKeys, feed));
         let Configured { catalogue, sources } = configured;
-        Ok(Feeds {
+        let (asking, questions) = mpsc::channel(FEED_QUESTIONS_MAX);
+        let feeds = Feeds {
             names: catalogue.names(),
             shared: Arc::new(Shared::new(nats.clone(), me.clone(), catalogue, sources)),
             began: Instant::now(),
@@ -81,7 +108,9 @@ impl Feeds {
             polling: JoinSet::new(),
             writes: BTreeMap::new(),
             wants: FuturesUnordered::new(),
-        })
+            questions,
+        };
+        Ok((feeds, Questions(asking)))
     }
 
     /// Polls and answers until `stop`. Then says goodbye, so that others take its feeds at once.
@@ -131,6 +160,8 @@ impl Feeds {
                     self.begin(feed);
                 }
                 Some(()) = self.wants.next() => {}
+                // Whoever asked may be gone.
+                Some(answer) = self.questions.recv() => drop(answer.send(self.known())),
                 request = asked.next() => self.asked(request.context("the endpoint of feeds ended")?).await,
             }
         }
@@ -147,6 +178,12 @@ impl Feeds {
         let flushed = tokio::time::timeout(REQUEST_TIMEOUT, flush(&self.shared.nats.client)).await;
         tracing::debug!(?answered, ?flushed, "feeds are let go");
         Ok(())
+    }
+
+    fn known(&self) -> Known {
+        let histories = self.replicas.names().cloned().collect();
+        let feeds = self.board.feeds().take(OPERATOR_FEEDS_MAX).cloned().collect();
+        Known { histories, feeds, count: self.board.len() }
     }
 
     fn now(&self) -> Duration {
@@ -215,8 +252,8 @@ impl Feeds {
     }
 
     async fn asked(&mut self, request: Request) {
-        let feed = match decode::<Want>("want", &request.message.payload) {
-            Ok(want) => want.feed,
+        let want = match decode::<Want>("want", &request.message.payload) {
+            Ok(want) => want,
             Err(error) => return malformed(&request, &error).await,
         };
         if self.wants.len() >= FEED_WANTS_MAX {
@@ -224,14 +261,14 @@ impl Feeds {
             respond(&request, encode(&refused(Reason::Unavailable))).await;
             return;
         }
-        let heir = match self.replicas.winner(&feed) {
+        let heir = match self.replicas.winner(&want.feed) {
             None => Heir::Unknown,
             Some(_) if self.board.is_full() => Heir::Full,
             Some(winner) => Heir::Known(winner.clone()),
         };
         let shared = self.shared.clone();
         self.wants.push(Box::pin(async move {
-            let wanted = answer(shared.clone(), feed, heir).await;
+            let wanted = answer(shared.clone(), want, heir).await;
             metrics::observe_want(wanted.refused.map_or("ok", Reason::as_str));
             if shared.nats.is_up() {
                 respond(&request, encode(&wanted)).await;

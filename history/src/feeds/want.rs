@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_contract::ack::Outcome;
-use switchboard_contract::feed::{Fed, FeedRecord, Wanted};
+use switchboard_contract::feed::{Fed, FeedRecord, Want, Wanted};
 use switchboard_contract::limits::{FEED_WRITES_MAX, READ_TIMEOUT};
 use switchboard_contract::names::{FeedId, Incarnation};
 use switchboard_contract::reason::Reason;
@@ -27,14 +27,17 @@ pub(crate) fn refused(reason: Reason) -> Wanted {
     Wanted { v: V1, feed: None, refused: Some(reason) }
 }
 
-/// The answer, within [`READ_TIMEOUT`].
-pub(crate) async fn answer(shared: Arc<Shared>, id: FeedId, heir: Heir) -> Wanted {
-    let Some(feed) = shared.catalogue.find(&id) else { return refused(Reason::NotFound) };
+/// The answer, within [`READ_TIMEOUT`]. Nobody hears of a feed that wants a secret where anybody could join it.
+pub(crate) async fn answer(shared: Arc<Shared>, want: Want, heir: Heir) -> Wanted {
+    let Want { feed: id, keeps_secrets, .. } = want;
+    let found = shared.catalogue.find(&id).filter(|feed| keeps_secrets || !feed.secret);
+    let Some(feed) = found else { return refused(Reason::NotFound) };
     let touched = tokio::time::timeout(READ_TIMEOUT, touch(&shared, &id, &heir));
     match touched.await {
         Ok(Ok(record)) => {
             let interval_ms = u64::try_from(feed.interval.as_millis()).unwrap_or(u64::MAX);
-            let fed = Fed { interval_ms, token: feed.token, last: record.last, stale: record.stale };
+            let (token, secret) = (feed.token, feed.secret);
+            let fed = Fed { interval_ms, token, secret, last: record.last, stale: record.stale };
             Wanted { v: V1, feed: Some(fed), refused: None }
         }
         Ok(Err(error)) => {

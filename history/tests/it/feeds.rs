@@ -11,7 +11,7 @@ use switchboard_contract::reason::Reason;
 use switchboard_contract::testing::{NatsServer, eventually};
 use tokio_util::sync::CancellationToken;
 
-use crate::listener::{Counter, Listener, configuration, connect, overwrite, record, want};
+use crate::listener::{Counter, Listener, configuration, connect, overwrite, record, want, want_as};
 use switchboard_history::Args;
 
 use crate::service::{Process, Service, args, cpu};
@@ -214,6 +214,22 @@ async fn a_wrong_configuration_is_refused_with_its_line() {
     let error = switchboard_history::run(args, CancellationToken::new()).await.expect_err("it is wrong");
     assert!(error.is::<UsageError>(), "exit code 2");
     assert!(error.to_string().starts_with(&format!("{}:4: an interval", file.display())), "{error}");
+}
+
+#[tokio::test]
+async fn a_feed_that_wants_a_secret_is_shown_to_gateways_that_keep_it() {
+    let Some(server) = NatsServer::start().await else { return };
+    let (_folder, file) = configuration(&COUNTER.replace("argument", "secret = true\nargument"));
+    let nats = connect(&server).await;
+    let service = Service::start_with_feeds(&server, &file).await;
+    let (listener, fed) = Listener::joined(&nats, "n:7").await;
+    assert!(fed.secret && !fed.token);
+    let (_, before) = listener.record().await.expect("a record");
+    let older = want_as(&nats, &listener.feed, false).await.expect("an answer");
+    assert!(older.refused == Some(Reason::NotFound) && older.feed.is_none());
+    let (_, record) = listener.record().await.expect("a record");
+    assert_eq!(record.asked, before.asked, "it has not asked for anything that there is");
+    service.stop().await;
 }
 
 /// `cargo test -p switchboard-history --test it -- --ignored --nocapture`: what feeds cost that never change.

@@ -31,7 +31,12 @@ pub(crate) async fn connect(server: &NatsServer) -> Nats {
 
 /// A request as gateways send it, once; `None`: no answer.
 pub(crate) async fn want(nats: &Nats, feed: &FeedId) -> Option<Wanted> {
-    let body = wire::encode(&Want { v: V1, feed: feed.clone() });
+    want_as(nats, feed, true).await
+}
+
+/// As a gateway that keeps who has not shown a secret out of a feed, or as an older one.
+pub(crate) async fn want_as(nats: &Nats, feed: &FeedId, keeps_secrets: bool) -> Option<Wanted> {
+    let body = wire::encode(&Want { v: V1, feed: feed.clone(), keeps_secrets });
     let answer = nats.request(HISTORY_FEED.to_owned(), body, REQUEST_TIMEOUT).await.ok()?;
     Some(wire::decode("wanted", &answer.payload).expect("an answer"))
 }

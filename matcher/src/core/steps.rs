@@ -53,6 +53,11 @@ impl Core {
         let unavailable = Done { v: V1, epoch: self.epoch, refused: Some(Reason::Unavailable) };
         let job = match input {
             Input::Tick => return,
+            // It changes nothing, and so waits behind nothing but the batch that is being collected.
+            Input::Look(token) => {
+                self.pending.looks.push(token);
+                return;
+            }
             Input::Claim(token, _) | Input::Terminate(token, _) if full => {
                 effects.push(Effect::Done(token, unavailable));
                 return;

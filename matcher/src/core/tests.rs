@@ -3,6 +3,7 @@
 mod chats;
 mod commits;
 mod loading;
+mod looks;
 mod roster;
 mod telling;
 
@@ -233,6 +234,11 @@ fn show_effect(effect: &Effect) -> String {
         }
         Effect::Log(chat, event) => format!("log {chat} {}", event.as_str()),
         Effect::Forget(token) => format!("forget {token}"),
+        Effect::Looked(tokens, view) => {
+            let queue: Vec<_> = view.queue.iter().map(|waiting| waiting.student.as_str()).collect();
+            let chats: Vec<_> = view.chats.iter().map(|talk| talk.id.as_str()).collect();
+            format!("{tokens:?} see {queue:?} {chats:?}")
+        }
         Effect::Status(s) => {
             format!("status v{} {} {} {} {}", s.version, s.teachers, s.waiting, s.chatting, s.finished)
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use switchboard_contract::inside::{Talk, Waiting};
 use switchboard_contract::limits;
 use switchboard_contract::lobby::{
     ChannelId, ChatEvent, ChatRecord, Claim, Done, Push, QueueRecord, Status, StudentRecord, Table, TableReply,
@@ -63,8 +64,21 @@ pub enum Input {
     Told(Incarnation, Vec<(ChatId, ChannelId)>),
     /// An entry of a chat's log is stored.
     Logged(ChatId, ChatEvent),
+    /// Somebody looks at the lobby. Answered by [`Effect::Looked`].
+    Look(Token),
     /// Time has passed: [`super::Core::next_deadline`].
     Tick,
+}
+
+/// What somebody sees who looks at the lobby, all of it committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// The counts.
+    pub status: Status,
+    /// The first of the queue, at most [`limits::OPERATOR_QUEUE_MAX`].
+    pub queue: Vec<Waiting>,
+    /// The newest active chats, at most [`limits::OPERATOR_CHATS_MAX`].
+    pub chats: Vec<Talk>,
 }
 
 /// What the core wants done. In the order in which it wants it.
@@ -78,6 +92,8 @@ pub enum Effect {
     Push(Incarnation, Push),
     /// An entry for a chat's log. Its acknowledgement comes back as [`Input::Logged`].
     Log(ChatId, ChatEvent),
+    /// The answer to each of these [`Input::Look`]s.
+    Looked(Vec<Token>, View),
     /// A request is forgotten without an answer: there was no room for it.
     Forget(Token),
     /// To every gateway.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use switchboard_contract::inside::{Talk, Waiting};
 use switchboard_contract::lobby::{
     At, ChatEvent, ChatRecord, ChatStatus, Claim, Push, Role, Row, Status, StudentState, Table, TableReply,
     TeacherSettings, Terminate, Whole,
@@ -13,7 +14,7 @@ use switchboard_contract::lobby::{
 use switchboard_contract::names::{ChatId, Incarnation, LobbyKey, UserId};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::wire::V1;
-use switchboard_matcher::core::{Batch, Config, Core, Effect, Input, Loaded, Now, Record, Token};
+use switchboard_matcher::core::{Batch, Config, Core, Effect, Input, Loaded, Now, Record, Token, View};
 
 use crate::reference::{Lobby, Place, Who};
 
@@ -56,6 +57,8 @@ struct World {
     channels: BTreeMap<Place, Row>,
     next_chan: u64,
     asked: BTreeMap<Token, Asked>,
+    /// Who looks and has seen nothing yet.
+    looks: BTreeSet<Token>,
     token: Token,
     logs: BTreeMap<ChatId, Vec<ChatEvent>>,
     log_acks: Vec<(ChatId, ChatEvent)>,
@@ -119,6 +122,7 @@ impl World {
             channels: BTreeMap::new(),
             next_chan: 1,
             asked: BTreeMap::new(),
+            looks: BTreeSet::new(),
             token: 0,
             logs: BTreeMap::new(),
             log_acks: Vec::new(),
@@ -143,9 +147,18 @@ impl World {
             95..99 => self.acknowledge_told(),
             _ => self.leader_dies(),
         }
+        if self.rng.random_bool(0.2) {
+            self.look();
+        }
         if self.rng.random_bool(0.8) {
             self.begin_batch();
         }
+    }
+
+    fn look(&mut self) {
+        self.token += 1;
+        self.looks.insert(self.token);
+        self.input(Input::Look(self.token));
     }
 
     fn some_rows(&mut self) {
@@ -359,6 +372,7 @@ impl World {
         self.epoch += 1;
         self.seq += 1;
         self.asked.clear();
+        self.looks.clear();
         self.log_acks.clear();
         self.tell_acks.clear();
         self.told.clear();
@@ -422,6 +436,7 @@ impl World {
                 Effect::Push(gateway, push) => self.check_push(&gateway, push),
                 Effect::Log(chat, event) => self.check_log(chat, event),
                 Effect::Forget(_) => panic!("the inbox is not full"),
+                Effect::Looked(tokens, view) => self.looked(&tokens, &view),
             }
         }
     }
@@ -435,6 +450,29 @@ impl World {
             self.stored = self.lobby.clone();
             *committed = self.change;
         }
+    }
+
+    /// What is seen is what the bucket has.
+    fn looked(&mut self, tokens: &[Token], view: &View) {
+        assert!(!tokens.is_empty() && tokens.iter().all(|token| self.looks.remove(token)), "answered once");
+        self.check_counts(&view.status);
+        let (mut queue, mut chats) = (Vec::new(), Vec::new());
+        for (record, _) in self.bucket.values() {
+            match record {
+                Record::Queue(q) => queue.push(Waiting { student: q.student.clone(), since: q.since.as_str().into() }),
+                Record::Chat(c) if c.status == ChatStatus::Active => chats.push(Talk {
+                    id: c.id.clone(),
+                    teacher: c.teacher_id.clone(),
+                    student: c.student_id.clone(),
+                    since: c.since.as_str().into(),
+                }),
+                Record::Chat(_) | Record::Teacher(_) | Record::Student(_) => {}
+            }
+        }
+        assert_eq!(self.core.waiting_since(), queue.first().map(|first| &*first.since));
+        assert_eq!(view.queue, queue);
+        chats.sort_by(|a, b| (&b.since, &b.id).cmp(&(&a.since, &a.id)));
+        assert_eq!(view.chats, chats);
     }
 
     fn students(&self) -> Students {
@@ -548,7 +586,7 @@ impl World {
         {
             self.commit();
         }
-        assert!(self.asked.is_empty(), "all are answered");
+        assert!(self.asked.is_empty() && self.looks.is_empty(), "all are answered");
         check_bucket(&self.bucket, &self.lobby);
     }
 

@@ -178,3 +178,21 @@ pub(crate) async fn leader(nats: &Nats) -> Option<Leader> {
     let answer = nats.request(MatcherVerb::Status.subject(), encode(&()), Duration::from_millis(500)).await.ok()?;
     Some(decode("leader", &answer.payload).expect("an answer that is understood"))
 }
+
+/// The matchers that NATS's own tool finds to stand by, of so many.
+pub(crate) async fn standbys(nats: &Nats, most: usize) -> Vec<String> {
+    let inbox = nats.client.new_inbox();
+    let mut answers = nats.client.subscribe(inbox.clone()).await.expect("a subscription");
+    let ping = names::MATCHER_STANDBY_PING.to_owned();
+    nats.client.publish_with_reply(ping, inbox, "".into()).await.expect("sent");
+    let mut found = Vec::new();
+    while found.len() <= most
+        && let Ok(Some(answer)) = tokio::time::timeout(Duration::from_millis(300), answers.next()).await
+        && answer.status.is_none()
+    {
+        let answer: async_nats::service::PingResponse = serde_json::from_slice(&answer.payload).expect("an answer");
+        assert_eq!(answer.name, names::MATCHER_STANDBY);
+        found.push(answer.metadata[names::MATCHER_STANDBY_NAME].clone());
+    }
+    found
+}

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use switchboard_contract::lobby::{At, ChatEvent, ChatStatus, Claim, Done, Role, Row, Status, Table, TeacherRecord};
+use switchboard_contract::inside::LobbyInside;
+use switchboard_contract::lobby::{
+    At, ChatEvent, ChatStatus, Claim, Done, EpochRecord, Role, Row, Status, Table, TeacherRecord,
+};
 use switchboard_contract::names::{self, MatcherVerb};
 use switchboard_contract::nats::Nats;
 use switchboard_contract::reason::Reason;
@@ -99,6 +102,35 @@ async fn a_new_leader_goes_on_where_the_old_one_stopped() {
     let again = a.new_chat(true).await;
     assert!(again.new_chats.iter().all(|new| new.hold && new.chat.id == chat.id), "{again:?}");
     until("student 3 is gone", || async { counts(&a.leader().await.status) == [1, 0, 1, 0] }).await;
+    matcher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_is_shown_who_leads_who_waits_and_who_talks() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect().await;
+    let matcher = Matcher::lead(&servers, &nats, &[]).await;
+    let mut a = Gateway::start(&nats, "a").await;
+    let text = At::Student { id: names::UserId::text("3").expect("an id"), ready: true };
+    assert_eq!(a.leader().await.waiting_since, None);
+    a.whole(vec![(1, 1, teacher(1)), (2, 1, student(2, true)), (3, 1, text), (4, 1, student(4, true))]).await;
+    a.claim(1).await;
+    let chat = a.new_chat(true).await.new_chats[0].chat.clone();
+    let seen: LobbyInside = a.ask(MatcherVerb::Look, &()).await;
+    let leader = a.leader().await;
+    assert_eq!((&seen.leader, seen.status), (&leader.leader, leader.status));
+    let context = jetstream::new(nats.client.clone());
+    let bucket = context.get_key_value(names::LOBBY_BUCKET).await.expect("the bucket");
+    let epoch: EpochRecord =
+        decode("epoch", &bucket.get("epoch").await.expect("an answer").expect("a record")).expect("a record");
+    assert_eq!((&*seen.since, seen.status.epoch), (epoch.since.as_str(), epoch.epoch));
+    let json = serde_json::to_value(&seen).expect("JSON");
+    let students: Vec<&serde_json::Value> =
+        seen.queue.iter().enumerate().map(|(n, _)| &json["queue"][n]["student"]).collect();
+    assert_eq!(students, [&serde_json::json!("3"), &serde_json::json!(4)], "as they came");
+    assert_eq!(Some(&seen.queue[0].since), leader.waiting_since.as_ref());
+    let talk = serde_json::json!([{"id": chat.id, "teacher": 1, "student": 2, "since": chat.since}]);
+    assert_eq!(json["chats"], talk);
     matcher.stop().await;
 }
 

@@ -11,7 +11,7 @@ use switchboard_contract::nats::Nats;
 use switchboard_contract::wire::{V1, decode, encode};
 
 use crate::nats_server::{DEADLINE, Servers, free_port, until};
-use crate::peers::{Gateway, Matcher, counts, leader, log, student, teacher};
+use crate::peers::{Gateway, Matcher, counts, leader, log, standbys, student, teacher};
 
 /// How the leader goes.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +84,25 @@ async fn the_standby_takes_over(servers: usize, end: End) {
     }
     assert_eq!(served, ["3", "4", "5", "6"]);
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stands_by_is_found_until_it_leads_or_stops() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect().await;
+    let first = Matcher::lead(&servers, &nats, &[]).await;
+    assert_eq!(standbys(&nats, 0).await, [""; 0], "the one that leads does not stand by");
+    let others = [Matcher::start(&servers, &[]), Matcher::start(&servers, &[])];
+    until("two stand by", || async { standbys(&nats, 2).await.len() == 2 }).await;
+    let before = leader(&nats).await.expect("a leader");
+    first.stop().await;
+    let after = next_leader(&nats, &before).await;
+    until("one stands by", || async { standbys(&nats, 2).await.len() == 1 }).await;
+    assert_ne!(standbys(&nats, 1).await, [after.leader.to_string()]);
+    let [one, other] = others;
+    one.stop().await;
+    other.stop().await;
+    until("nobody stands by", || async { standbys(&nats, 1).await.is_empty() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
