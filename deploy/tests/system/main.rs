@@ -2,6 +2,7 @@
 
 mod api;
 mod api_seen;
+mod browser;
 mod chaos;
 mod client_2015;
 mod cluster;
@@ -27,6 +28,7 @@ mod link;
 mod lobby;
 mod metrics;
 mod monitoring;
+mod node;
 mod operator;
 mod outages;
 mod page;

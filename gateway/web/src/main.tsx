@@ -63,7 +63,7 @@ function App() {
         </nav>
         <Connection />
       </header>
-      <main id="main" tabIndex={-1} class={view}>
+      <main id="main" tabIndex={-1}>
         {view === "student" && <Student />}
         {view === "teacher" && <Teacher />}
         {view === "room" && <Room id={rest} key={rest} />}
