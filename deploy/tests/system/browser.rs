@@ -52,7 +52,7 @@ async fn people_use_the_page() {
 
 #[tokio::test]
 async fn people_use_the_page_while_its_gateway_dies() {
-    people_use(&["outages.test.mjs"]).await;
+    people_use(&["outages.test.mjs", "operator.test.mjs"]).await;
 }
 
 #[tokio::test]
