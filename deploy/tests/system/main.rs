@@ -27,6 +27,7 @@ mod link;
 mod lobby;
 mod metrics;
 mod monitoring;
+mod node;
 mod outages;
 mod page;
 mod partitions;
