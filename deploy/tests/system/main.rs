@@ -2,6 +2,7 @@
 
 mod api;
 mod api_seen;
+mod browser;
 mod chaos;
 mod client_2015;
 mod cluster;

@@ -27,7 +27,7 @@ const STRICT: [(&str, &str); 4] = [
 ];
 
 /// The folder of the built page; `None`: it was not built, and the test is skipped.
-fn built() -> Option<PathBuf> {
+pub(crate) fn built() -> Option<PathBuf> {
     let folder = repository::root().join("gateway/web/dist");
     if !folder.join("index.html").exists() {
         skipped("the page (make test builds it, where Node is)");
