@@ -31,7 +31,7 @@ test: .needs-cargo .needs-node .page ## Run all tests
 	cargo build --workspace --bins $(TRACES)
 	$(TARGET)/debug/switchboard tools
 	if command -v go >/dev/null; then $(TARGET)/debug/switchboard tools --cli; fi # the test of the guide is skipped without
-	if [ -d deploy/tests/js ]; then npm ci --prefix deploy/tests/js --no-audit --no-fund; fi
+	for tests in js browser; do npm ci --prefix deploy/tests/$$tests --no-audit --no-fund; done
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace $(TRACES) # most of them wait most of the time
 
 .PHONY: test-long
@@ -54,6 +54,13 @@ check: .needs-cargo .page ## Formatting, lints, documentation, the page, contain
 .PHONY: images
 images: .needs-cargo ## Build the container images without a registry, and run them; as root, with buildah and runc
 	python3 deploy/docker/build.py
+
+.PHONY: screenshots
+screenshots: .needs-cargo .needs-node .page ## Draw deploy/screenshots anew, with chromium
+	cargo build --workspace --bins $(TRACES)
+	$(TARGET)/debug/switchboard tools
+	npm ci --prefix deploy/tests/browser --no-audit --no-fund
+	SCREENSHOTS=$(CURDIR)/deploy/screenshots REQUIRE_ALL=1 cargo test --workspace $(TRACES) --test system -- people_use
 
 .PHONY: load
 load: .needs-cargo .page ## Put load on what runs: make load ARGS="lobby --students 1000"
