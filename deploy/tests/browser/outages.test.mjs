@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { please, thanks } from "../js/control.mjs";
 import {
-  CUT_OFF, ask, becomes, entry, look, person, said, say, sees, studentGateway, tabs, teach, teacherGateway,
+  CUT_OFF, ask, becomes, counts, entry, look, person, said, say, sees, studentGateway, tabs, teach, teacherGateway,
 } from "./browser.mjs";
 
 after(thanks);
@@ -117,18 +117,24 @@ test("a gateway dies under those who wait, and they keep their places", async ()
   await entry(tom, "A question of Bob", "Messages with Bob").waitFor();
 });
 
-test("a student who ends a chat is out of it, whatever the teacher has done before it is heard", async () => {
-  const ada = await person(studentGateway, { tolerates: CUT_OFF });
+test("a gateway is away for longer than places are kept: who waited waits again, and what was ended has ended", async () => {
+  const [ada, bob] = await Promise.all([0, 1].map(() => person(studentGateway, { tolerates: CUT_OFF })));
   const tom = await chat(ada);
-  await entry(ada, "Question").waitFor();
+  await tom.getByLabel("Automatic").uncheck();
+  await ask(bob, "Bob");
+  await sees(bob, "1st");
   await please("kill students' gateway");
   await ada.getByRole("alert").waitFor();
   await ada.getByRole("button", { name: "End chat" }).click();
   await ada.getByRole("button", { name: "Ending…" }).waitFor();
   await tom.getByRole("button", { name: "Stop" }).click();
   await tom.getByRole("button", { name: "Start" }).waitFor();
+  await becomes({ chats: 0, students: 0, teachers: 0 }, counts);
   await please("start students' gateway");
   await sees(ada, "You ended the chat.");
+  await teach(tom, "Tom", { automatic: false });
+  await tom.getByRole("button", { name: "Next student" }).click();
+  await entry(tom, "A question of Bob", "Messages with Bob").waitFor();
 });
 
 test("a page that is offline says so", async () => {

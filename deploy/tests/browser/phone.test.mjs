@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  ask, becomes, entry, enter, look, person, picture, said, say, sees, studentGateway, teacherGateway, toDesk,
+  ask, becomes, entry, enter, look, person, picture, said, say, sees, still, studentGateway, teacherGateway,
+  toDesk,
 } from "./browser.mjs";
 
 const phone = { phone: true };
@@ -36,6 +37,8 @@ test("a chat on two phones", async () => {
   await entry(ada, "Compare it with an integral.").waitFor();
   await entry(tom, "Compare it with an integral.", messages("Ada")).filter({ hasText: "stored" }).waitFor();
   await picture(ada, "phone-chat", { dark: true });
+  await still(ada, "Ada's phone, from the form to the chat,");
+  await still(tom, "Tom's phone");
   // Longer than the page is wide, without a space.
   await write(ada, "Tom", `https://example.org/${"harmonic-series".repeat(20)}`);
   await entry(tom, "harmonic-seriesharmonic", messages("Ada")).waitFor();

@@ -114,7 +114,7 @@ class Student extends Model {
     this.ended = ending;
     if (ending === "requeued") {
       // The queue has given the first place back already.
-      this.notice = `${this.chat?.other || "The teacher"} has lost the connection. You are first in the queue again.`;
+      this.notice = `${this.chat?.other || "The teacher"} is no longer there. You are at the front of the queue again.`;
       this.chat = null;
       this.phase = "waiting";
       this.#keep();

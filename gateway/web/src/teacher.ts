@@ -15,6 +15,15 @@ const CHAT_COMES_MS = 3_000;
 /** Feeds of other systems may be called otherwise, and then this is not shown. */
 const LOBBY_FEED = "feed:lobby";
 
+interface Kept {
+  id: Id;
+  auto: boolean;
+  away: boolean;
+  /** Those that go on, as they stand. */
+  chats: string[];
+  active: string | null;
+}
+
 interface Counts {
   teachers: { total: number };
   students: { total: number; waiting: number; chatting: number; finished: number };
@@ -37,12 +46,15 @@ class Teacher extends Model {
   #feed: Channel | null = null;
 
   resume(): void {
-    const was = kept<{ id: Id; auto: boolean; away: boolean }>(KEY);
+    const was = kept<Kept>(KEY);
     if (!was) return;
     if (!complete()) return keep(KEY, null);
     this.auto = was.auto;
     this.away = was.away;
     this.#begin(was.id);
+    // The gateway would tell them, too, in another order.
+    for (const id of was.chats) this.#talk({ id });
+    this.active = this.chats.find(({ id }) => id === was.active) ?? this.active;
   }
 
   start(): void {
@@ -53,7 +65,6 @@ class Teacher extends Model {
     this.#me = me;
     this.phase = "joining";
     this.notice = "";
-    this.#keep();
     const channel = connection.channel("presence:teachers", () => ({
       userId: me, role: "teacher", capacity: CAPACITY, auto: this.auto && !this.away,
     }));
@@ -91,7 +102,13 @@ class Teacher extends Model {
   }
 
   #keep(): void {
-    keep(KEY, { id: this.#me, auto: this.auto, away: this.away });
+    const chats = this.chats.filter(({ ended }) => !ended).map(({ id }) => id);
+    keep(KEY, { id: this.#me, auto: this.auto, away: this.away, chats, active: this.active?.id ?? null } satisfies Kept);
+  }
+
+  override changed(): void {
+    if (this.phase !== "form") this.#keep();
+    super.changed();
   }
 
   #count(counts: Counts): void {
@@ -109,6 +126,7 @@ class Teacher extends Model {
     if (!this.active || this.active.ended) this.active = chat;
     // That another one has ended may be heard later than that this one has begun.
     chat.watch(() => {
+      if (chat.ended === "gone" && !chat.joined) return this.close(chat);
       this.#makeRoom();
       this.changed();
     });
@@ -166,7 +184,6 @@ class Teacher extends Model {
   }
 
   #update(settings: object): void {
-    this.#keep();
     this.#channel?.push("teacher:update", settings).receive("error", ({ reason }) => {
       this.notice = words(reason);
       this.changed();

@@ -62,7 +62,7 @@ function Desk() {
           if (!teacher.open || confirm(`${count(teacher.open, "student")} will go to other teachers. Stop?`)) teacher.stop();
         }}>Stop</button>
       </div>
-      <Notice>{teacher.phase === "joining" ? "Signing in…" : teacher.notice}</Notice>
+      <Notice>{teacher.notice}</Notice>
     </section>
   );
 }
