@@ -32,7 +32,8 @@ test: .needs-cargo .needs-node .page ## Run all tests
 	$(TARGET)/debug/switchboard tools
 	if command -v go >/dev/null; then $(TARGET)/debug/switchboard tools --cli; fi # the test of the guide is skipped without
 	for tests in js browser; do npm ci --prefix deploy/tests/$$tests --no-audit --no-fund; done
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace $(TRACES) # most of them wait most of the time
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace $(TRACES) -- --skip people_use # most wait most of the time
+	RUST_TEST_THREADS=2 cargo test --workspace $(TRACES) --test system -- people_use # a browser does not
 
 .PHONY: test-long
 test-long: .needs-cargo ## Whatever breaks under traffic, and whatever comes against a live gateway, an hour each, and a rolling restart under 1,000: CHAOS_SECONDS=3600 CHAOS_SEED=… FUZZ_SECONDS=3600 FUZZ_SEED=…
