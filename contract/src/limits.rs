@@ -94,6 +94,9 @@ pub const REPAIR_BUFFER_MAX: usize = 1024;
 pub const REPAIR_HISTORY_TIMEOUT: Duration = Duration::from_secs(1);
 /// then read from the stream for this long; then a `gap` is shown.
 pub const REPAIR_STREAM_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a member missed who comes back to a room is asked of history for this long, within [`LOG_ACK_TIMEOUT`]; then a
+/// `gap` is shown.
+pub const REJOIN_HISTORY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Entries that one repair may bring; with more a `gap` is shown.
 pub const REPAIR_ENTRIES_MAX: usize = 1024;
 /// How often a gateway asks whether its topics have seen all.

@@ -174,6 +174,10 @@ pub struct Claim {
     pub gateway: Incarnation,
     /// Its row: a teacher's.
     pub chan: ChannelId,
+    /// A random number, the same each time that it is asked: a claim brings one student, however often it is asked, and
+    /// of whomever. 0: it is asked once.
+    #[serde(default)]
+    pub id: u64,
 }
 
 /// `sb.matcher.terminate`: one side ends a chat. The gateway has checked that it is one of the two.

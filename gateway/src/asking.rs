@@ -1,8 +1,8 @@
 //! Requests to the matcher: which are asked again, and when.
 //!
-//! Between two leaders nobody listens, and a new one does not know this gateway's table at first. What was certainly
-//! not done is asked again then, until the time for one answer is over; what may have been done, only where a second
-//! time does no harm. Nothing of this costs anything while a leader answers.
+//! Between two leaders nobody listens, and a new one does not know this gateway's table at first. What was not done, or
+//! may not have been, is asked again then, until the time for one answer is over: a second time does no harm. Nothing of
+//! this costs anything while a leader answers.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -24,7 +24,7 @@ pub(crate) async fn ask(nats: Nats, verb: MatcherVerb, body: Bytes, mut view: wa
         loop {
             let asked = *view.borrow();
             let answer = once(&nats, verb, body.clone(), asked.era, view.clone()).await;
-            if let Some(outcome) = judge(verb, answer) {
+            if let Some(outcome) = judge(answer) {
                 return outcome;
             }
             leader(&mut view, asked).await;
@@ -33,8 +33,8 @@ pub(crate) async fn ask(nats: Nats, verb: MatcherVerb, body: Bytes, mut view: wa
     tokio::time::timeout(COMMIT_TIMEOUT, asking).await.unwrap_or_else(|_| Outcome::Refused(Reason::Unavailable.into()))
 }
 
-/// Asks once. What may be asked again is not waited for once another `era` has begun: who was asked is gone, most
-/// likely, and the answer with it. `Ok(None)`: an answer that is not understood.
+/// Asks once. It is not waited for once another `era` has begun: who was asked is gone, most likely, and the answer with
+/// it. `Ok(None)`: an answer that is not understood.
 pub(crate) async fn once<T: DeserializeOwned>(
     nats: &Nats,
     verb: MatcherVerb,
@@ -46,31 +46,20 @@ pub(crate) async fn once<T: DeserializeOwned>(
     let reply = tokio::select! {
         biased;
         reply = request => reply?,
-        _ = view.wait_for(|view| view.era != era), if is_repeatable(verb) => return Err(RequestError::Timeout),
+        _ = view.wait_for(|view| view.era != era) => return Err(RequestError::Timeout),
     };
     Ok(understood(wire::decode(verb.as_str(), &reply.payload)))
 }
 
-/// Whether a request that is done twice does what one does. A claim that is repeated could bring a second student.
-fn is_repeatable(verb: MatcherVerb) -> bool {
-    match verb {
-        MatcherVerb::Table | MatcherVerb::Terminate | MatcherVerb::Status | MatcherVerb::Look => true,
-        MatcherVerb::Claim => false,
-    }
-}
-
 /// How a request ended. `None`: it is to be asked again.
-fn judge(verb: MatcherVerb, answer: Result<Option<Done>, RequestError>) -> Option<Outcome> {
-    let unavailable = || Outcome::Refused(Reason::Unavailable.into());
+fn judge(answer: Result<Option<Done>, RequestError>) -> Option<Outcome> {
     match answer {
         Ok(Some(Done { refused: None, .. })) => Some(Outcome::Ok("{}".into())),
-        // The leader does not know this gateway's table, stops, or has too much to do: in any case it did nothing.
+        // The leader does not know this gateway's table, stops, or has too much to do.
         Ok(Some(Done { refused: Some(Reason::Unavailable), .. })) => None,
         Ok(Some(Done { refused: Some(reason), .. })) => Some(Outcome::Refused(reason.into())),
-        Ok(None) => Some(unavailable()),
-        // Nobody has got it.
-        Err(RequestError::NoResponders | RequestError::Down) => None,
-        Err(RequestError::Timeout) => (!is_repeatable(verb)).then(unavailable),
+        Ok(None) => Some(Outcome::Refused(Reason::Unavailable.into())),
+        Err(RequestError::NoResponders | RequestError::Down | RequestError::Timeout) => None,
     }
 }
 
@@ -91,22 +80,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_done_is_asked_again_and_a_claim_that_may_have_been_is_not() {
+    fn what_may_not_have_been_done_is_asked_again() {
         let done = |refused| Ok(Some(Done { v: V1, epoch: 1, refused }));
         let refused = |reason: Reason| Some(Outcome::Refused(reason.into()));
-        let (ok, unavailable) = (Some(Outcome::Ok("{}".into())), refused(Reason::Unavailable));
-        let cases = [
-            (done(None), &ok, &ok),
-            (done(Some(Reason::Unavailable)), &None, &None),
-            (done(Some(Reason::NotFound)), &refused(Reason::NotFound), &refused(Reason::NotFound)),
-            (Ok(None), &unavailable, &unavailable),
-            (Err(RequestError::NoResponders), &None, &None),
-            (Err(RequestError::Down), &None, &None),
-            (Err(RequestError::Timeout), &unavailable, &None),
-        ];
-        for (answer, claim, terminate) in cases {
-            assert_eq!(judge(MatcherVerb::Claim, answer.clone()), *claim, "{answer:?}");
-            assert_eq!(judge(MatcherVerb::Terminate, answer.clone()), *terminate, "{answer:?}");
+        for (answer, outcome) in [
+            (done(None), Some(Outcome::Ok("{}".into()))),
+            (done(Some(Reason::Unavailable)), None),
+            (done(Some(Reason::NotFound)), refused(Reason::NotFound)),
+            (Ok(None), refused(Reason::Unavailable)),
+            (Err(RequestError::NoResponders), None),
+            (Err(RequestError::Down), None),
+            (Err(RequestError::Timeout), None),
+        ] {
+            assert_eq!(judge(answer.clone()), outcome, "{answer:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! side, makes what is missing, each write expecting what was read, and reads again: the log's order decides who was
 //! first.
 
+use std::pin::pin;
 use std::time::SystemTime;
 
 use async_nats::HeaderMap;
@@ -17,12 +18,14 @@ use switchboard_contract::nats::{Nats, RequestError, header};
 use switchboard_contract::reason::Reason;
 use switchboard_contract::room::{Phase, RoomEvent, RoomRecord, RoomState, RoomView};
 use switchboard_contract::wire::{self, V1};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::log::{PAUSE, history_read, read_log, read_on};
+use crate::observe;
 use crate::payload::{HistoryParams, Refusal};
 use crate::repair;
 use crate::room::{Fact, Loaded, no_room};
+use crate::topic::How;
 
 /// The record of a room: its revision, or that of its deletion; 0 if there never was one.
 struct Record {
@@ -67,7 +70,7 @@ pub(crate) async fn load(nats: &Nats, room: &RoomId, last_seq: Option<u64>) -> R
     // History may name a last entry that the stream has dropped meanwhile.
     let mut refused_at = None;
     loop {
-        let (record, mut sight) = tokio::join!(read_record(nats, room), look(nats, &log));
+        let (record, mut sight) = tokio::join!(read_record(nats, room), look(nats, &log, last_seq));
         let record = record?;
         if refused_at == Some(sight.last_seq) {
             sight.last_seq = last_entry(nats, &log).await.0;
@@ -182,16 +185,31 @@ async fn serve(
     Ok(Loaded { last_seq, dropped_to, view, replay: Some(replay) })
 }
 
-/// The log, as history sees it once it has all of it; or else as the stream has it.
-async fn look(nats: &Nats, log: &LogName) -> Sight {
+/// The log, as history sees it once it has all of it; or else as the stream has it. Who has `asked` for what stands
+/// behind a place, and has missed something, waits longer for history: nobody else can say what that was.
+async fn look(nats: &Nats, log: &LogName, asked: Option<u64>) -> Sight {
     let params = HistoryParams { limit: Some(1), ..HistoryParams::default() };
     let read = Read { states: true, ..history_read(log.clone(), params) };
-    let reply = timeout(limits::REPAIR_HISTORY_TIMEOUT, read_log(nats, &read)).await.ok();
-    if let Some((reply, room)) = reply.as_ref().and_then(|reply| Some((reply, reply.room.as_ref()?))) {
-        return Sight { last_seq: reply.last_seq, since: Some(room.since), reply: Some(reply.clone()) };
+    let start = Instant::now();
+    let mut reading = pin!(read_log(nats, &read));
+    let mut reply = timeout(limits::REPAIR_HISTORY_TIMEOUT, &mut reading).await.ok();
+    let known = |reply: &ReadReply| {
+        let since = reply.room.as_ref()?.since;
+        Some(Sight { last_seq: reply.last_seq, since: Some(since), reply: Some(reply.clone()) })
+    };
+    if let Some(sight) = reply.as_ref().and_then(known) {
+        return sight;
     }
     // History is away, or knows nothing of the room: it is over, was never there, or was forgotten for want of memory.
     let (last_seq, over) = last_entry(nats, log).await;
+    if reply.is_none() && !over && asked.is_some_and(|asked| asked < last_seq) {
+        reply = timeout_at(start + limits::REJOIN_HISTORY_TIMEOUT, reading).await.ok();
+        if let Some(sight) = reply.as_ref().and_then(known) {
+            return sight;
+        }
+        observe::gap(How::Shown);
+        tracing::warn!(room = log.room().map(display), asked, last_seq, "history does not say what a member missed");
+    }
     Sight { last_seq, since: over.then_some(0), reply }
 }
 
@@ -264,7 +282,44 @@ async fn write_record(nats: &Nats, room: &RoomId, revision: u64, record: &RoomRe
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt as _;
+    use switchboard_contract::names::Incarnation;
+    use switchboard_contract::streams;
+    use switchboard_contract::testing::NatsServer;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_has_missed_something_waits_longer_for_history() {
+        let Some(server) = NatsServer::start().await else { return };
+        let nats = Nats::connect(&server.common_args(), "test", &Incarnation::new()).await.expect("a connection");
+        streams::ensure_log(&nats, 1, Duration::from_secs(60)).await.expect("a stream");
+        let log = LogName::Room(RoomId::new("tea").expect("an id"));
+        let Outcome::Committed { seq } = first_entry(&nats, &log, 0).await else { panic!("not stored") };
+
+        let history = server.client().await;
+        let mut asked = history.subscribe(names::HISTORY_READ_ALL).await.expect("a subscription");
+        history.flush().await.expect("the server has it");
+        for (who, told) in [(None, false), (Some(seq), false), (Some(seq - 1), true)] {
+            // The first question's time passes without an answer.
+            let answering = async {
+                asked.next().await;
+                let second = asked.next().await.expect("a question");
+                let room = Some(RoomView { since: seq, ..no_room() });
+                let reply = ReadReply { last_seq: seq, room, ..ReadReply::default() };
+                let to = second.reply.expect("it wants an answer");
+                history.publish(to, wire::encode(&reply)).await.expect("up");
+                std::future::pending::<()>().await;
+            };
+            let sight = tokio::select! {
+                sight = look(&nats, &log, who) => sight,
+                () = answering => unreachable!("it waits for ever"),
+            };
+            assert_eq!((sight.last_seq, sight.reply.is_some()), (seq, told), "{who:?}");
+        }
+    }
 
     #[test]
     fn what_a_joiner_finds_decides_what_it_does() {

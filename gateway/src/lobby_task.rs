@@ -163,7 +163,7 @@ impl Task {
             }
             LobbyCommand::Claim { chan, serial } => {
                 metrics::counter!("switchboard_gateway_claims_total").increment(1);
-                let claim = wire::encode(&Claim { v: V1, gateway: self.gateway.clone(), chan });
+                let claim = wire::encode(&Claim { v: V1, gateway: self.gateway.clone(), chan, id: rand::random() });
                 let asked = Span::pushed("claim");
                 self.request((MatcherVerb::Claim, claim), mailbox, chan, serial, &asked);
             }

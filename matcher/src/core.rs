@@ -24,7 +24,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use switchboard_contract::limits::{BATCH_RECORDS_MAX, CAPACITY_LIMIT};
@@ -58,6 +58,8 @@ pub struct Core {
     /// Who waits, by ticket.
     queue: BTreeMap<u64, UserId>,
     chats: BTreeMap<ChatId, Chat>,
+    /// The claims that these chats answer.
+    claims: HashSet<u64>,
     /// Teachers that take students without asking and have a place: (chats, id), and back.
     open: BTreeSet<(usize, UserId)>,
     open_at: BTreeMap<UserId, usize>,
@@ -149,6 +151,7 @@ impl Core {
             students: BTreeMap::new(),
             queue: BTreeMap::new(),
             chats: BTreeMap::new(),
+            claims: HashSet::new(),
             open: BTreeSet::new(),
             open_at: BTreeMap::new(),
             chatting: 0,
@@ -261,7 +264,8 @@ impl Core {
     /// nothing is left behind.
     pub fn is_empty(&self) -> bool {
         let people = self.teachers.is_empty() && self.students.is_empty() && self.queue.is_empty();
-        people && self.chats.is_empty() && self.stored.is_empty() && self.is_idle() && self.timers.len() == 0
+        let chats = self.chats.is_empty() && self.claims.is_empty();
+        people && chats && self.stored.is_empty() && self.is_idle() && self.timers.len() == 0
     }
 
     /// Marks a record as changed. To be called when the change is done: what was never stored needs no purge.

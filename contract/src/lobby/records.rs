@@ -111,8 +111,17 @@ pub struct ChatRecord {
     /// Entries of the chat's log that are not acknowledged yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owes: Vec<ChatEvent>,
+    /// The id of the [`Claim`](super::Claim) that it answers; 0: of none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub claim: u64,
     /// Since when.
     pub since: String,
+}
+
+// As serde wants it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_none(claim: &u64) -> bool {
+    *claim == 0
 }
 
 impl ChatRecord {

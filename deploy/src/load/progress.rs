@@ -1,5 +1,6 @@
 //! How far a run is: bars on a terminal, else a line now and then.
 
+use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,16 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Without a terminal: a line this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Of what was `unavailable` so many are named.
+const UNAVAILABLE_NAMED: u64 = 10;
+
+/// Says what was answered with `unavailable`, if it is one of the first: the `nth` of them.
+pub(super) fn unavailable(nth: u64, at: Duration, what: impl Display) {
+    if nth <= UNAVAILABLE_NAMED {
+        eprintln!("{:.1} s: unavailable: {what}", at.as_secs_f64());
+    }
+}
 
 /// One thing that is counted up to its end.
 #[derive(Clone, Debug)]

@@ -113,6 +113,7 @@ fn record(status: ChatStatus) -> ChatRecord {
         student_entered: false,
         end: (status == ChatStatus::Finished).then_some(ChatEnd::Terminated),
         owes: Vec::new(),
+        claim: 0,
         since: String::new(),
     }
 }

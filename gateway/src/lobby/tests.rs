@@ -304,6 +304,7 @@ fn new_chats_reach_their_channels_and_others_are_gone() {
         student_entered: false,
         end: None,
         owes: Vec::new(),
+        claim: 0,
         since: String::new(),
     };
     let push = |epoch| Push {

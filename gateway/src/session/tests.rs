@@ -136,6 +136,7 @@ fn record(id: &str) -> Arc<ChatRecord> {
         student_entered: false,
         end: None,
         owes: Vec::new(),
+        claim: 0,
         since: String::new(),
     })
 }

@@ -69,25 +69,32 @@ impl Chat {
 }
 
 impl Core {
+    pub(super) fn insert_chat(&mut self, record: ChatRecord) {
+        if record.claim != 0 {
+            self.claims.insert(record.claim);
+        }
+        self.chats.insert(record.id.clone(), Chat::new(record));
+    }
+
     /// A claim's decision: the longest-waiting student, if the teacher has a place.
-    pub(super) fn assign_next(&mut self, now: Now, teacher: &UserId) -> bool {
+    pub(super) fn assign_next(&mut self, now: Now, teacher: &UserId, claim: u64) -> bool {
         if !self.has_place(teacher) {
             return false;
         }
         let Some((ticket, student)) = self.queue.first_key_value().map(|(ticket, id)| (*ticket, id.clone())) else {
             return false;
         };
-        self.assign(now, teacher, ticket, &student);
+        self.assign(now, teacher, ticket, &student, claim);
         true
     }
 
     /// Assigns one student to a teacher that takes them without asking, if there are both.
     pub(super) fn assign_auto(&mut self, now: Now) -> bool {
         let Some((_, teacher)) = self.open.first().cloned() else { return false };
-        self.assign_next(now, &teacher)
+        self.assign_next(now, &teacher, 0)
     }
 
-    fn assign(&mut self, now: Now, teacher_id: &UserId, ticket: u64, student_id: &UserId) {
+    fn assign(&mut self, now: Now, teacher_id: &UserId, ticket: u64, student_id: &UserId, claim: u64) {
         let (Some(teacher), Some(student)) = (self.teachers.get_mut(teacher_id), self.students.get_mut(student_id))
         else {
             unreachable!("both are on their rosters")
@@ -111,12 +118,13 @@ impl Core {
             student_entered: false,
             end: None,
             owes: Vec::new(),
+            claim,
             since,
         };
         let told: Vec<(Role, Addr)> = (teacher.rows.iter().map(|addr| (Role::Teacher, *addr)))
             .chain(student.rows.keys().map(|addr| (Role::Student, *addr)))
             .collect();
-        self.chats.insert(id.clone(), Chat::new(record));
+        self.insert_chat(record);
         for (role, addr) in told {
             self.tell(&id, role, addr, false);
         }
@@ -248,7 +256,9 @@ impl Core {
         let owes_more = chat.owed().is_some();
         self.timers.cancel(&Timer::Log(id.clone()));
         if event == ChatEvent::Tombstone {
-            self.chats.remove(id);
+            if let Some(chat) = self.chats.remove(id) {
+                self.claims.remove(&chat.record.claim);
+            }
             self.timers.cancel(&Timer::Clear(id.clone()));
             self.touch(LobbyKey::Chat(id.clone()));
             return;

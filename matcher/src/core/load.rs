@@ -37,7 +37,7 @@ impl Core {
                 // The queue is made of the students' tickets; its records are for people.
                 Record::Queue(_) => {}
                 Record::Chat(record) => {
-                    self.chats.insert(record.id.clone(), Chat::new(record));
+                    self.insert_chat(record);
                 }
             }
         }

@@ -243,7 +243,10 @@ impl Core {
         let complete = gateway.and_then(|no| self.gateways.get(no)).is_some_and(|g| g.whole.is_none());
         match row.map(|row| row.member.clone()) {
             Some(Member::Teacher(id)) => {
-                self.assign_next(now, &id);
+                // It was asked before, perhaps of an earlier leader, and done.
+                if !self.claims.contains(&claim.id) {
+                    self.assign_next(now, &id, claim.id);
+                }
                 Ok(())
             }
             Some(Member::Student(_) | Member::Chat(..)) => Err(Reason::Forbidden),

@@ -117,7 +117,7 @@ impl Rig {
 
     fn claim_input(&mut self, gateway: &str, chan: ChannelId) -> Input {
         self.token += 1;
-        Input::Claim(self.token, Claim { v: V1, gateway: name(gateway), chan })
+        Input::Claim(self.token, Claim { v: V1, gateway: name(gateway), chan, id: self.token })
     }
 
     fn claim(&mut self, gateway: &str, chan: ChannelId) -> Vec<String> {

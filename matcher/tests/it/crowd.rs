@@ -110,7 +110,7 @@ impl Gateway {
 /// Every ten milliseconds, as long as anybody is to come.
 async fn claims(gateway: Gateway, chan: u64, served: Arc<AtomicU64>) {
     while served.load(Ordering::Relaxed) < STUDENTS {
-        let claim = Claim { v: V1, gateway: gateway.name.clone(), chan };
+        let claim = Claim { v: V1, gateway: gateway.name.clone(), chan, id: 0 };
         let answer = gateway.nats.request(MatcherVerb::Claim.subject(), encode(&claim), DEADLINE).await;
         let done: Done = decode("done", &answer.expect("answered").payload).expect("an answer");
         assert_eq!(done.refused, None);

@@ -62,6 +62,8 @@ struct World {
     token: Token,
     logs: BTreeMap<ChatId, Vec<ChatEvent>>,
     log_acks: Vec<(ChatId, ChatEvent)>,
+    /// Each claim that was asked, with its id; some are asked again.
+    claims: Vec<(Place, u64)>,
     tell_acks: Vec<(Incarnation, ChatId, u64)>,
     told: BTreeSet<(String, Place)>,
     published: Option<(Status, Students)>,
@@ -126,6 +128,7 @@ impl World {
             token: 0,
             logs: BTreeMap::new(),
             log_acks: Vec::new(),
+            claims: Vec::new(),
             tell_acks: Vec::new(),
             told: BTreeSet::new(),
             published: None,
@@ -258,10 +261,16 @@ impl World {
             places = self.channels.keys().cloned().collect();
             places.push(("b".into(), 0));
         }
-        let place = places[self.rng.random_range(0..places.len())].clone();
-        let answer = self.lobby.claim(self.at, &place);
+        let before = self.rng.random_range(1..=8);
+        let again = self.claims.iter().nth_back(before).filter(|_| self.rng.random_bool(0.2)).cloned();
+        let (place, id) = again.unwrap_or_else(|| {
+            let place = places[self.rng.random_range(0..places.len())].clone();
+            (place, self.claims.len() as u64 + 1)
+        });
+        self.claims.push((place.clone(), id));
+        let answer = self.lobby.claim(self.at, &place, id);
         let token = self.ask(Answer::Done(answer));
-        let claim = Claim { v: V1, gateway: name(&place.0), chan: place.1 };
+        let claim = Claim { v: V1, gateway: name(&place.0), chan: place.1, id };
         self.input(Input::Claim(token, claim));
     }
 

@@ -96,7 +96,7 @@ impl Gateway {
     }
 
     pub(crate) async fn claim(&self, chan: u64) -> Option<Reason> {
-        let done: Done = self.ask(MatcherVerb::Claim, &Claim { v: V1, gateway: self.name.clone(), chan }).await;
+        let done: Done = self.ask(MatcherVerb::Claim, &Claim { v: V1, gateway: self.name.clone(), chan, id: 0 }).await;
         done.refused
     }
 

@@ -55,6 +55,7 @@ pub(crate) struct Chat {
     pub(crate) teacher_entered: bool,
     pub(crate) student_entered: bool,
     pub(crate) end: Option<ChatEnd>,
+    pub(crate) claim: u64,
 }
 
 /// What is due, in the order in which it is done at one moment.
@@ -152,11 +153,13 @@ impl Lobby {
         self.gateways.remove(gateway);
     }
 
-    pub(crate) fn claim(&mut self, now: Duration, place: &Place) -> Option<Reason> {
+    pub(crate) fn claim(&mut self, now: Duration, place: &Place, claim: u64) -> Option<Reason> {
         let channel = self.channels.iter().find(|c| c.place == *place);
         match channel.map(|c| c.who.clone()) {
             Some(Who::User(Role::Teacher, id)) => {
-                self.assign(now, &id);
+                if self.chats.iter().all(|chat| chat.claim != claim) {
+                    self.assign(now, &id, claim);
+                }
                 self.auto(now);
                 None
             }
@@ -345,7 +348,7 @@ impl Lobby {
         }
     }
 
-    fn assign(&mut self, now: Duration, teacher_id: &str) -> bool {
+    fn assign(&mut self, now: Duration, teacher_id: &str, claim: u64) -> bool {
         let has = self.chats_of(Role::Teacher, teacher_id).len();
         let teacher = self.teachers.iter().find(|t| t.id == teacher_id).expect("on the roster");
         let Some(first) = self.queue().first().map(|s| s.id.clone()) else { return false };
@@ -364,6 +367,7 @@ impl Lobby {
             teacher_entered: false,
             student_entered: false,
             end: None,
+            claim,
         });
         true
     }
@@ -378,7 +382,7 @@ impl Lobby {
             let next = self.teachers.iter().filter(free);
             let next = next.min_by_key(|t| (self.chats_of(Role::Teacher, &t.id).len(), t.id.clone()));
             let Some(id) = next.map(|t| t.id.clone()) else { return };
-            if !self.assign(now, &id) {
+            if !self.assign(now, &id, 0) {
                 return;
             }
         }

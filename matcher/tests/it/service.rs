@@ -213,7 +213,7 @@ async fn a_batch_without_an_answer_begins_a_new_epoch_with_what_is_stored() {
 
 /// A leader is stopped while claims of many teachers wait for its next batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_stops_refuses_what_it_has_not_written_and_nothing_else() {
+async fn a_leader_that_stops_refuses_what_it_has_not_written_and_the_next_one_does_it_once() {
     let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect().await;
     let context = jetstream::new(nats.client.clone());
@@ -222,12 +222,15 @@ async fn a_leader_that_stops_refuses_what_it_has_not_written_and_nothing_else() 
         let matcher = Matcher::lead(&servers, &nats, &[]).await;
         let a = Gateway::start(&nats, &format!("a{round}")).await;
         let teachers = round * 100 + 1..round * 100 + 31;
-        let rows = teachers.clone().flat_map(|id| [(id, 1, teacher(id)), (id + 10_000, 1, student(id, true))]);
-        a.whole(rows.collect()).await;
+        let of = |id| {
+            [(id, 1, teacher(id)), (id + 10_000, 1, student(id, true)), (id + 20_000, 1, student(id + 100_000, true))]
+        };
+        let rows: Vec<_> = teachers.clone().flat_map(of).collect();
+        a.whole(rows.clone()).await;
         // The next batch does not begin for a while after this one.
         assert_eq!(a.claim(teachers.start).await, None);
         let claim = async |chan| {
-            let claim = encode(&Claim { v: V1, gateway: a.name.clone(), chan });
+            let claim = encode(&Claim { v: V1, gateway: a.name.clone(), chan, id: chan });
             let answer = nats.request(MatcherVerb::Claim.subject(), claim, Duration::from_secs(1)).await;
             (chan, answer.ok().map(|answer| decode::<Done>("done", &answer.payload).expect("an answer").refused))
         };
@@ -238,19 +241,28 @@ async fn a_leader_that_stops_refuses_what_it_has_not_written_and_nothing_else() 
         };
         let (answers, ()) = tokio::join!(claims, stop);
         let bucket = context.get_key_value(names::LOBBY_BUCKET).await.expect("the bucket");
-        for (id, answer) in answers {
+        let chats = async |id| {
             let record = bucket.get(format!("teacher.{id}")).await.expect("an answer").expect("a record");
-            let record: TeacherRecord = decode("teacher", &record).expect("a record");
+            decode::<TeacherRecord>("teacher", &record).expect("a record").chats.len()
+        };
+        for (id, answer) in answers {
             match answer {
-                Some(None) => assert_eq!(record.chats.len(), 1, "done"),
+                Some(None) => assert_eq!(chats(id).await, 1, "done"),
                 Some(Some(reason)) => {
-                    assert_eq!((reason, record.chats.len()), (Reason::Unavailable, 0), "not done");
+                    assert_eq!((reason, chats(id).await), (Reason::Unavailable, 0), "not done");
                     refused += 1;
                 }
                 // It came too late to be read.
                 None => {}
             }
         }
+        let next = Matcher::lead(&servers, &nats, &[]).await;
+        a.whole(rows).await;
+        let again = || futures_util::future::join_all(teachers.clone().skip(1).map(claim));
+        for (id, answer) in again().await.into_iter().chain(again().await) {
+            assert_eq!((answer, chats(id).await), (Some(None), 1), "asked again");
+        }
+        next.stop().await;
         if refused > 0 {
             eprintln!("{refused} claims were refused in round {round}");
             return;

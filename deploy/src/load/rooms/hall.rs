@@ -1,6 +1,7 @@
 //! What all members of a run share: the rooms, their judges, and what has been counted.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use serde_json::{Map, json};
 use tokio::sync::watch;
 
 use super::super::Speaks;
+use super::super::progress;
 use super::super::siege::{Kill, Strikes};
 use super::super::world::{Times, histogram};
 use super::judge::{Broken, Room, Violation};
@@ -218,6 +220,12 @@ impl Hall {
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Tally)) {
         change(&mut self.counted.tally.borrow_mut());
+    }
+
+    /// Something was answered with `unavailable`.
+    pub(super) fn unavailable(&self, now: Duration, what: impl Display) {
+        self.count(|tally| tally.unavailable += 1);
+        progress::unavailable(self.tally().unavailable, now, what);
     }
 
     pub(super) fn tally(&self) -> Tally {

@@ -344,7 +344,7 @@ impl Life {
                 return Err(self.unexpected(format_args!("{ask:?} was unavailable, and nothing had been killed")));
             }
             Err(_) if reason == "unavailable" => {
-                self.siege.unavailable.set(self.siege.unavailable.get() + 1);
+                self.siege.unavailable(now, self.who, &ask);
                 Answer::Unavailable
             }
             // The judge lets no other reason pass.

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use super::LobbyArgs;
 use super::checker::{Counts, Plan, Took, Violation, Who};
 use super::lobby::ARRIVALS;
+use super::progress;
 use super::world::{Halt, World};
 use judge::{Event, Judge};
 pub(super) use killer::{all_up, read};
@@ -213,6 +214,12 @@ impl Siege {
     pub(super) fn all_know_the_end(&self, teachers: u32) -> bool {
         let judge = self.judge.borrow();
         (0..teachers).all(|n| judge.knows_the_end(Who::teacher(n)))
+    }
+
+    /// Something was answered with `unavailable`.
+    fn unavailable(&self, now: Duration, who: Who, ask: &player::Ask) {
+        self.unavailable.set(self.unavailable.get() + 1);
+        progress::unavailable(self.unavailable.get(), now, format_args!("{who}, {ask:?}"));
     }
 
     /// What happened.

@@ -55,6 +55,21 @@ fn take_over(old: &Rig, bucket: &Bucket, heard: bool) -> Rig {
 }
 
 #[test]
+fn a_claim_that_is_asked_again_brings_one_student() {
+    let (mut old, bucket) = bucket();
+    let mut new = take_over(&old, &bucket, false);
+    for rig in [&mut old, &mut new] {
+        rig.whole("a", vec![(1, 1, teacher(1))]);
+        let id = rig.core.chats[&chat_id("x-1")].record.claim;
+        for (id, waiting) in [(id, 2), (id, 2), (id + 100, 1), (id + 100, 1), (0, 0), (0, 0)] {
+            let claim = Claim { v: V1, gateway: name("a"), chan: 1, id };
+            rig.run(Input::Claim(id, claim));
+            assert_eq!(rig.counts()[1], waiting, "{id}");
+        }
+    }
+}
+
+#[test]
 fn a_new_leader_has_what_was_committed_and_pays_what_is_owed() {
     let (old, bucket) = bucket();
     let mut rig = take_over(&old, &bucket, false);

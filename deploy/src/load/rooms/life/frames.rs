@@ -105,7 +105,7 @@ impl Life {
         let answer = match (reply, fields.reason.as_deref()) {
             (Ok(_), _) => Answer::Ok,
             (Err(_), Some("unavailable")) if self.hall.is_besieged() => {
-                self.hall.count(|tally| tally.unavailable += 1);
+                self.hall.unavailable(now, format_args!("member {} of room {}, {}", self.me, self.room, asked.text()));
                 Answer::Unavailable
             }
             (Err(_), Some("rate_limited")) => {
