@@ -24,9 +24,11 @@ pub(crate) async fn ask(nats: Nats, verb: MatcherVerb, body: Bytes, mut view: wa
         loop {
             let asked = *view.borrow();
             let answer = once(&nats, verb, body.clone(), asked.era, view.clone()).await;
+            let why = tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{answer:?}"));
             if let Some(outcome) = judge(answer) {
                 return outcome;
             }
+            tracing::debug!(verb = verb.as_str(), why, "the matcher is asked again");
             leader(&mut view, asked).await;
         }
     };

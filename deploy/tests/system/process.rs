@@ -21,7 +21,9 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a service, which is not ready yet, with something more in its environment.
     pub(crate) fn start(binary: &'static str, nats_url: &str, flags: &[&str], environment: &[(&str, &str)]) -> Process {
-        let common = ["--nats-url", nats_url, "--log-level", "warn"];
+        // To look into a failure, the environment says more: LOG_LEVEL=debug.
+        let level = std::env::var("LOG_LEVEL").unwrap_or_else(|_| "warn".to_owned());
+        let common = ["--nats-url", nats_url, "--log-level", &level];
         let flags = common.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self::with(binary, flags, environment)

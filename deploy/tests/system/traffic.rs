@@ -100,6 +100,7 @@ impl Traffic {
         let report = said.lines().find(|line| line.starts_with('{')).unwrap_or_default();
         let report: Value = serde_json::from_str(report).unwrap_or_default();
         assert_eq!(status.code(), Some(0), "{said}");
+        said.lines().filter(|line| line.contains("unavailable: ")).for_each(|line| eprintln!("{line}"));
         let seen = Seen(report);
         system.holds(&seen).await;
         seen

@@ -339,8 +339,9 @@ impl Life {
         }
         let answer = match reply {
             Ok(_) => Answer::Ok(fields.seq.unwrap_or(0)),
-            // What is still unanswered when a channel is left is not done.
-            Err(_) if reason == "unavailable" && self.siege.strikes.is_none() && !self.player.is_leaving() => {
+            // What is still unanswered when a channel is left is not done: nobody had to wait for it.
+            Err(_) if reason == "unavailable" && self.player.is_leaving() => Answer::Unavailable,
+            Err(_) if reason == "unavailable" && self.siege.strikes.is_none() => {
                 return Err(self.unexpected(format_args!("{ask:?} was unavailable, and nothing had been killed")));
             }
             Err(_) if reason == "unavailable" => {
