@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  ask, becomes, entry, inputs, look, person, picture, said, say, sees, still, studentGateway, teach, teacherGateway,
-  toDesk,
+  ask, becomes, entry, inputs, person, said, say, sees, studentGateway, teach, teacherGateway, toDesk,
 } from "./browser.mjs";
+import { look, picture, still } from "./looks.mjs";
 
 test("somebody asks and somebody answers, each within three inputs", async () => {
   const ada = await person(studentGateway);

@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  ask, becomes, clicks, entry, look, person, picture, said, say, sees, studentGateway, teach, teacherGateway,
+  ask, becomes, clicks, entry, person, said, say, sees, studentGateway, teach, teacherGateway,
 } from "./browser.mjs";
+import { look, picture } from "./looks.mjs";
 
 const QUESTIONS = {
   Ada: "Why does the harmonic series diverge?",

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { please, thanks } from "../js/control.mjs";
 import {
-  CUT_OFF, ask, becomes, entry, look, person, picture, say, secret, sees, studentGateway, teach, teacherGateway,
+  CUT_OFF, ask, becomes, entry, person, say, secret, sees, studentGateway, teach, teacherGateway,
 } from "./browser.mjs";
+import { look, picture } from "./looks.mjs";
 
 after(thanks);
 

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { please, thanks } from "../js/control.mjs";
 import {
-  CUT_OFF, ask, becomes, counts, entry, look, person, said, say, sees, studentGateway, tabs, teach, teacherGateway,
+  CUT_OFF, ask, becomes, counts, entry, person, said, say, sees, studentGateway, tabs, teach, teacherGateway,
 } from "./browser.mjs";
+import { look } from "./looks.mjs";
 
 after(thanks);
 

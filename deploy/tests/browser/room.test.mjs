@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { please, thanks } from "../js/control.mjs";
 import {
-  CUT_OFF, WIDE, becomes, entry, enter, look, picture, said, say, secret, sees, studentGateway, teacherGateway,
+  CUT_OFF, WIDE, becomes, entry, enter, said, say, secret, sees, studentGateway, teacherGateway,
 } from "./browser.mjs";
+import { look, picture } from "./looks.mjs";
 
 after(thanks);
 
