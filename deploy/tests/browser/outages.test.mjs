@@ -141,6 +141,19 @@ test("a gateway dies under those who wait, and they keep their places", async ()
   await entry(tom, "A question of Bob", "Messages with Bob").waitFor();
 });
 
+test("a chat that is ended while the gateway is away ends once it is back", async () => {
+  const ada = await person(studentGateway, { tolerates: CUT_OFF });
+  const tom = await chat(ada);
+  await please("kill students' gateway");
+  await ada.getByRole("alert").waitFor();
+  await ada.getByRole("button", { name: "End chat" }).click();
+  await ada.getByRole("button", { name: "Ending…" }).waitFor();
+  await please("start students' gateway");
+  await sees(tom, "Ada ended the chat, or has gone.");
+  await sees(ada, "You ended the chat.");
+  assert.deepEqual(await said(ada), ["Question"]);
+});
+
 test("a gateway is away for longer than places are kept: who waited waits again, and what was ended has ended", async () => {
   const [ada, bob] = await Promise.all([0, 1].map(() => person(studentGateway, { tolerates: CUT_OFF })));
   const tom = await chat(ada);
@@ -159,19 +172,6 @@ test("a gateway is away for longer than places are kept: who waited waits again,
   await teach(tom, "Tom", { automatic: false });
   await tom.getByRole("button", { name: "Next student" }).click();
   await entry(tom, "A question of Bob", "Messages with Bob").waitFor();
-});
-
-test("a chat that is ended while the gateway is away ends once it is back", async () => {
-  const ada = await person(studentGateway, { tolerates: CUT_OFF });
-  const tom = await chat(ada);
-  await please("kill students' gateway");
-  await ada.getByRole("alert").waitFor();
-  await ada.getByRole("button", { name: "End chat" }).click();
-  await ada.getByRole("button", { name: "Ending…" }).waitFor();
-  await please("start students' gateway");
-  await sees(tom, "Ada ended the chat, or has gone.");
-  await sees(ada, "You ended the chat.");
-  assert.deepEqual(await said(ada), ["Question"]);
 });
 
 test("a page that is offline says so", async () => {
