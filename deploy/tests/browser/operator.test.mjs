@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { please, thanks } from "../js/control.mjs";
 import {
-  CUT_OFF, ask, becomes, entry, look, person, picture, say, secret, sees, studentGateway, teach, teacherGateway,
+  CUT_OFF, ask, becomes, entry, person, say, secret, sees, studentGateway, teach, teacherGateway,
 } from "./browser.mjs";
+import { look, picture } from "./looks.mjs";
 
 after(thanks);
 
@@ -58,6 +59,11 @@ test("an operator sees the queue in order, chats, gateways and who leads, and as
   await say(tom, "Ada", "One moment");
   await becomes(true, async () => (await said()) > 0);
   await becomes(0, said);
+  for (const name of ["Sockets", "Messages per second", "Joins per second"]) {
+    const line = chart(name).locator("polyline");
+    const heights = await line.evaluate(({ points }) => new Set([...points].map(({ y }) => y)).size);
+    assert.ok(heights > 1, `${name} has changed, and its line is flat`);
+  }
   await look(operator, "the operator's board");
   await picture(operator, "operator", { dark: true });
 
@@ -76,11 +82,19 @@ test("an operator sees the queue in order, chats, gateways and who leads, and as
   await operator.getByLabel("API secret").waitFor();
 });
 
-test("a gateway that dies is seen, and so is the one that comes instead", async () => {
+test("a gateway that drains is seen, and one that dies, and the one that comes instead", async () => {
   const operator = await person(teacherGateway, { path: "#/operator", tolerates: CUT_OFF });
   await signIn(operator, secret);
   const states = async () => (await rows(operator, "Gateways")).map((row) => row[2]).toSorted();
   await becomes(["open", "open"], states);
+  // It takes its time for each of them.
+  for (const name of ["Ada", "Bob", "Cleo"]) {
+    const student = await person(studentGateway, { tolerates: CUT_OFF });
+    await ask(student, name);
+    await sees(student, "waiting");
+  }
+  await please("drain students' gateway");
+  await becomes(["draining", "open"], states);
   await please("kill students' gateway");
   await becomes(["does not answer", "open"], states);
   await please("start students' gateway");

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { please, thanks } from "../js/control.mjs";
 import {
-  CUT_OFF, ask, becomes, counts, entry, look, person, said, say, sees, studentGateway, tabs, teach, teacherGateway,
+  CUT_OFF, ask, becomes, counts, entry, person, said, say, sees, studentGateway, tabs, teach, teacherGateway,
 } from "./browser.mjs";
+import { look } from "./looks.mjs";
 
 after(thanks);
 
@@ -55,6 +56,29 @@ test("a gateway dies in the middle of a chat, and both have every message once a
   await ada.getByRole("alert").waitFor({ state: "detached" });
   await ada.getByRole("status").filter({ hasText: "Connected" }).waitFor();
   assert.equal(await entry(ada, "Waiting to be sent").count(), 0);
+});
+
+test("a message whose answer is lost is sent again, and is there once", async () => {
+  const ada = await person(studentGateway, { tolerates: CUT_OFF });
+  let deaf = false;
+  let cut;
+  await ada.routeWebSocket(/\/socket/, (socket) => {
+    const gateway = socket.connectToServer();
+    gateway.onMessage((message) => deaf || socket.send(message));
+    cut = () => Promise.all([socket.close(), gateway.close()]);
+  });
+  await ada.reload();
+  const tom = await chat(ada);
+  await entry(ada, "Question").filter({ hasText: "stored" }).waitFor();
+  deaf = true;
+  await say(ada, "Tom", "student 0");
+  await entry(tom, "student 0", "Messages with Ada").waitFor();
+  assert.equal(await entry(ada, "student 0").filter({ hasText: "stored" }).count(), 0, "nothing is heard");
+  deaf = false;
+  await cut();
+  await entry(ada, "student 0").filter({ hasText: "stored" }).waitFor();
+  await say(tom, "Ada", "teacher 0");
+  await agree(ada, tom, 1);
 });
 
 test("a gateway dies while another tab is in front", async () => {
@@ -115,6 +139,19 @@ test("a gateway dies under those who wait, and they keep their places", async ()
   await sees(bob, "1st");
   await tom.getByRole("button", { name: "Next student" }).click();
   await entry(tom, "A question of Bob", "Messages with Bob").waitFor();
+});
+
+test("a chat that is ended while the gateway is away ends once it is back", async () => {
+  const ada = await person(studentGateway, { tolerates: CUT_OFF });
+  const tom = await chat(ada);
+  await please("kill students' gateway");
+  await ada.getByRole("alert").waitFor();
+  await ada.getByRole("button", { name: "End chat" }).click();
+  await ada.getByRole("button", { name: "Ending…" }).waitFor();
+  await please("start students' gateway");
+  await sees(tom, "Ada ended the chat, or has gone.");
+  await sees(ada, "You ended the chat.");
+  assert.deepEqual(await said(ada), ["Question"]);
 });
 
 test("a gateway is away for longer than places are kept: who waited waits again, and what was ended has ended", async () => {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use switchboard_contract::testing::skipped;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
@@ -51,6 +52,7 @@ impl Node {
 async fn fulfil(system: &mut System, wish: &str) {
     match wish {
         "kill students' gateway" => system.kill_gateway(0),
+        "drain students' gateway" => system.gateways[0].1.signal(Signal::TERM),
         "start students' gateway" => system.start_gateway(0).await,
         "kill leading matcher" => _ = system.kill_leader().await,
         "restart NATS" => system.nats.restart().await,

@@ -107,11 +107,11 @@ export class Chat extends Model {
         this.log.merge(messages);
         if (!known) this.log.last = last_seq;
         channel.push(`${this.role}:joined`, {});
+        this.log.joined();
         // Its id is the chat's, so that it is stored once, however often this page is loaded.
         if (this.opening && !messages.some(({ event }) => event === `${this.role}:send`) && !this.log.outbox.length) {
           this.say(this.opening, `opening-${this.id}`);
         }
-        this.log.joined();
         if (this.#ending) this.#terminate();
         this.changed();
       })
@@ -128,7 +128,7 @@ export class Chat extends Model {
   end(): void {
     this.#ending = true;
     this.changed();
-    if (this.joined) this.#terminate();
+    if (this.#channel.state === "joined") this.#terminate();
   }
 
   get ending(): boolean {
