@@ -152,16 +152,17 @@ impl Follower {
                 _ = link.changed() => return Ok(()),
                 () = self.feed.closed() => return Ok(()),
                 _ = look.tick() => {
-                    let (next, missing) = (self.next, self.last >= self.next);
+                    let silent = self.is_silent();
                     if !self.what.keys() {
-                        metrics::observe_behind((self.last + 1).saturating_sub(next));
+                        metrics::observe_behind((self.last + 1).saturating_sub(self.next));
                     }
                     if self.look(&stream).await? {
                         return Ok(());
                     }
                     // The consumer is on a server that is gone or cut off; its silence would be noticed much later.
-                    if missing && next == self.next && !self.what.keys() {
-                        tracing::info!(next, last = self.last, "the consumer says nothing; another one is made");
+                    if silent && !self.what.keys() {
+                        let (next, last) = (self.next, self.last);
+                        tracing::info!(next, last, "the consumer says nothing; another one is made");
                         return Ok(());
                     }
                 }
@@ -216,6 +217,12 @@ impl Follower {
         Ok(anew)
     }
 
+    /// Whether nothing has come since the stream was last asked, though it had more then. What is only slow is left alone:
+    /// another consumer would begin with what is on its way already.
+    fn is_silent(&self) -> bool {
+        self.last >= self.next && self.next == self.next_before
+    }
+
     /// Whether the stream has nothing more: what it had at its end is deleted, if there was something. A consumer that
     /// has nothing to bring says so only of the replica that it is on, which may lag behind.
     async fn ends(&self) -> anyhow::Result<bool> {
@@ -268,6 +275,13 @@ mod tests {
             follower.next = next;
             assert!(!follower.look(&stream).await.expect("what it holds"));
             assert_eq!(follower.ends().await.expect("an answer"), ends, "{next}");
+        }
+        // Of the two nothing comes, then one, then both.
+        follower.next = seqs[0];
+        follower.look(&stream).await.expect("what it holds");
+        for (next, silent) in [(seqs[0], true), (seqs[1], false), (seqs[1] + 1, false)] {
+            follower.next = next;
+            assert_eq!(follower.is_silent(), silent, "{next}");
         }
         // What it had at its end is deleted, and what stands before is there.
         stream.delete_message(seqs[1]).await.expect("deleted");
