@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::lobby::{ChatEnd, Role};
 use crate::names::{LogName, SessionKey, UserId};
 use crate::room::{Author, RANK_VISITOR, RoomView};
-use crate::wire::V1;
+use crate::wire::{self, V1};
 
 /// An entry of a log: a message of a client, or a change of state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ pub struct Read {
     pub fresh: bool,
     /// Answer only with everything up to here: the `last_seq` of a reply that this one goes on from. What a replica has
     /// applied, the stream's leader may still have to: `fresh` alone could then bring less than there was before.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "wire::is_zero")]
     pub reach: u64,
     /// Only messages with a larger sequence. Together with `oldest_first`: page on from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,10 +112,6 @@ pub struct Read {
     /// Of a room: whether the entry of this sequence is void, also one that is kept no more: [`ReadReply::void`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<u64>,
-}
-
-fn is_zero(n: &u64) -> bool {
-    *n == 0
 }
 
 impl Read {

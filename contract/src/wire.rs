@@ -64,6 +64,11 @@ pub fn decode<'a, T: Deserialize<'a>>(kind: &'static str, json: &'a [u8]) -> Res
     })
 }
 
+/// Whether a number is left out, as serde asks.
+pub(crate) fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// Says what is counted here.
 pub(crate) fn describe() {
     metrics::describe_counter!(REFUSED, "Messages and records of other services that were not understood, by kind.");

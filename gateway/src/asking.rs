@@ -24,11 +24,10 @@ pub(crate) async fn ask(nats: Nats, verb: MatcherVerb, body: Bytes, mut view: wa
         loop {
             let asked = *view.borrow();
             let answer = once(&nats, verb, body.clone(), asked.era, view.clone()).await;
-            let why = tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{answer:?}"));
-            if let Some(outcome) = judge(answer) {
+            if let Some(outcome) = judge(&answer) {
                 return outcome;
             }
-            tracing::debug!(verb = verb.as_str(), why, "the matcher is asked again");
+            tracing::debug!(verb = verb.as_str(), ?answer, "the matcher is asked again");
             leader(&mut view, asked).await;
         }
     };
@@ -54,12 +53,12 @@ pub(crate) async fn once<T: DeserializeOwned>(
 }
 
 /// How a request ended. `None`: it is to be asked again.
-fn judge(answer: Result<Option<Done>, RequestError>) -> Option<Outcome> {
+fn judge(answer: &Result<Option<Done>, RequestError>) -> Option<Outcome> {
     match answer {
         Ok(Some(Done { refused: None, .. })) => Some(Outcome::Ok("{}".into())),
         // The leader does not know this gateway's table, stops, or has too much to do.
         Ok(Some(Done { refused: Some(Reason::Unavailable), .. })) => None,
-        Ok(Some(Done { refused: Some(reason), .. })) => Some(Outcome::Refused(reason.into())),
+        Ok(Some(Done { refused: Some(reason), .. })) => Some(Outcome::Refused((*reason).into())),
         Ok(None) => Some(Outcome::Refused(Reason::Unavailable.into())),
         Err(RequestError::NoResponders | RequestError::Down | RequestError::Timeout) => None,
     }
@@ -94,7 +93,7 @@ mod tests {
             (Err(RequestError::Down), None),
             (Err(RequestError::Timeout), None),
         ] {
-            assert_eq!(judge(answer.clone()), outcome, "{answer:?}");
+            assert_eq!(judge(&answer), outcome, "{answer:?}");
         }
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Role;
 use crate::names::{ChatId, Incarnation, UserId};
-use crate::wire::V1;
+use crate::wire::{self, V1};
 
 /// `epoch`: who leads. Its revision guards every other write.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,16 +112,10 @@ pub struct ChatRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owes: Vec<ChatEvent>,
     /// The id of the [`Claim`](super::Claim) that it answers; 0: of none.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "wire::is_zero")]
     pub claim: u64,
     /// Since when.
     pub since: String,
-}
-
-// As serde wants it.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_none(claim: &u64) -> bool {
-    *claim == 0
 }
 
 impl ChatRecord {
